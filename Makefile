@@ -1,0 +1,57 @@
+# Every target works on a fresh clone, as root and as an ordinary user. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-package magnus-db --no-emit-package ava-trading --all-extras --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install system-packages demo test check bench lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/.dev  ## make .venv with everything: both packages, all extras, test tools
+
+system-packages:  ## Debian packages that some tests use (needs root); without them those tests are skipped
+	@test -x /usr/lib/postgresql/15/bin/postgres || { set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+		apt-get install -y -qq --no-install-recommends postgresql-common >/dev/null; \
+		sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf; \
+		apt-get install -y -qq --no-install-recommends postgresql-15 >/dev/null; }
+
+demo: $(VENV)/.run  ## start PostgreSQL, load AVA's data, serve on http://127.0.0.1:8000, drive load, show the figures
+	@$(BIN)/ava demo
+
+test: $(VENV)/.dev  ## the whole test suite
+	$(BIN)/pytest
+
+check: $(VENV)/.dev  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## every script in benchmarks/, with peers in the same run
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.txt
+	$(BIN)/$(LOCK) --upgrade pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt
+	$(BIN)/$(LOCK) --upgrade -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
+
+clean:  ## remove the environment and caches; data is kept
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "magnus needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+# The hashes pin every download; the two distributions are then linked in place without asking any index.
+$(VENV)/.run: $(VENV)/bin/python requirements/run.txt pyproject.toml ava/pyproject.toml
+	@$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements/run.txt
+	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --no-index -e . -e ava
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,303 @@
+"""Settings of one database: frozen, checked, from arguments or environment; opens nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+import ssl
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from magnus import _dsn
+from magnus.errors import ConfigError
+from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Password = str | Callable[[], str | Awaitable[str]]
+
+_ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType({
+    "dsn": "DATABASE_URL",
+    "min_pool_size": "DB_POOL_MIN",
+    "max_pool_size": "DB_POOL_MAX",
+    "command_timeout": "DB_QUERY_TIMEOUT",
+    "connect_timeout": "DB_CONNECT_TIMEOUT",
+    "transaction_timeout": "DB_TRANSACTION_TIMEOUT",
+})
+_UNITS: Final[Mapping[str, float]] = MappingProxyType({
+    "": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0,
+})  # fmt: skip
+_DURATION: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*")
+_SETTING_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(?:\.[A-Za-z_][A-Za-z0-9_$]*)*")
+_CHECK_INTERVAL: Final = "500"
+_LONGEST: Final = 2_147_483.0  # the server keeps a limit as 32-bit milliseconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseConfig:
+    """
+    Everything that a `Database` needs to know.
+
+    Durations are float seconds; a text with a unit ("60s", "500ms", "1min"), as PostgreSQL writes them, is read too.
+
+    Attributes:
+        dsn: URI, `key=value` pairs or `service=name`; empty: libpq's environment (PGHOST, PGUSER …).
+        min_pool_size: Connections that are kept open.
+        max_pool_size: Connections that are never exceeded.
+        connect_timeout: For one connection, from the first packet to the end of its set-up.
+        command_timeout: Limit of lane NORMAL, on the client.
+        statement_timeout: The session's limit on the server; not given, it is `command_timeout`.
+        transaction_timeout: Limit of a whole transaction; a lane with a larger limit raises it.
+        idle_in_transaction_session_timeout: After this the server ends a transaction that nobody works on.
+        application_name: What the server shows of these sessions.
+        max_retries: Attempts of one unit of work, the first included.
+        retry_delay: Upper bound of the first pause between attempts; the pause is drawn between 0 and the bound.
+        retry_backoff: Factor by which that bound grows.
+        health_check_interval: Between probes on the control connection.
+        ready_grace: How long saturation may last before readiness says `pool_exhausted`.
+        slow_query_threshold: A statement that takes longer counts as slow.
+        max_waiting: Callers that may wait in one lane; the next one is refused with `Overloaded`.
+        statement_cache_size: Prepared statements that a connection keeps.
+        password: In place of the one in `dsn`; a callable is asked at every connect (rotating credentials).
+        server_settings: More settings to start every session with.
+        lane_timeouts: Limits in place of `QUERY_TIMEOUTS`, by lane.
+
+    Raises:
+        ConfigError: a value is impossible; it names the field. Nothing is ever corrected silently.
+    """
+
+    dsn: str = field(default="", repr=False)
+    min_pool_size: int = 5
+    max_pool_size: int = 30
+    connect_timeout: float = 5.0
+    command_timeout: float = 30.0
+    statement_timeout: float = None  # type: ignore[assignment]  # always a float after __post_init__
+    transaction_timeout: float = 60.0
+    idle_in_transaction_session_timeout: float = 60.0
+    application_name: str = "ava_trading_platform"
+    max_retries: int = 3
+    retry_delay: float = 0.05
+    retry_backoff: float = 2.0
+    health_check_interval: float = 5.0
+    ready_grace: float = 15.0
+    slow_query_threshold: float = 0.1
+    max_waiting: int = 10_000
+    statement_cache_size: int = 256
+    password: Password | None = field(default=None, repr=False)
+    server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        parsed = _dsn.parse(_text("dsn", self.dsn, secret=True))
+        for name, least in _SIZES.items():
+            _whole(name, getattr(self, name), least)
+        if self.min_pool_size > self.max_pool_size:
+            raise ConfigError("min_pool_size", self.min_pool_size, f"is above max_pool_size ({self.max_pool_size})")
+        given: float | None = self.statement_timeout
+        self._put("statement_timeout", self.command_timeout if given is None else given)
+        for name, least_seconds in _DURATIONS.items():
+            self._put(name, seconds(name, getattr(self, name), least=least_seconds))
+        self._put("retry_backoff", _factor("retry_backoff", self.retry_backoff))
+        _text("application_name", self.application_name)
+        if self.password is not None and not callable(self.password):
+            _text("password", self.password, secret=True)
+        self._put("server_settings", MappingProxyType(_settings(self.server_settings)))
+        self._put("lane_timeouts", MappingProxyType(_limits(self.lane_timeouts)))
+        self._put("_parsed", parsed)
+
+    def _put(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
+        """
+        Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, and the names
+        DATABASE_URL, DB_POOL_MIN, DB_POOL_MAX, DB_QUERY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_TRANSACTION_TIMEOUT.
+
+        `overrides` win over MAGNUS_*, which wins over the others. An empty DATABASE_URL counts as not set.
+
+        Raises:
+            ConfigError: a variable's value is impossible; `field` is the variable's name.
+        """
+        found: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+        for item in fields(cls):
+            if (
+                item.name in overrides
+                or not isinstance(item.default, str | int | float | None)
+                or item.name == "password"
+            ):
+                continue
+            for name in (f"MAGNUS_{item.name.upper()}", _ENVIRONMENT.get(item.name, "")):
+                if name in environ and item.name not in found and (environ[name] or item.name != "dsn"):
+                    found[item.name] = _from_text(name, environ[name], type(item.default))
+                    origin[item.name] = name
+        try:
+            return cls(**found, **overrides)
+        except ConfigError as error:
+            raise ConfigError(origin.get(error.field, error.field), error.value, error.reason) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """
+        Return a copy with some fields changed, checked again.
+        """
+        if self.statement_timeout == self.command_timeout:
+            changes.setdefault("statement_timeout", None)
+        return replace(self, **changes)
+
+    def lane_timeout(self, priority: QueryPriority) -> float:
+        """
+        Return the seconds that one statement of a lane may take: `lane_timeouts`, else `command_timeout` for NORMAL,
+        else `QUERY_TIMEOUTS`.
+        """
+        own = self.lane_timeouts.get(priority)
+        if own is not None:
+            return own
+        return self.command_timeout if priority is QueryPriority.NORMAL else QUERY_TIMEOUTS[priority]
+
+    @property
+    def safe_dsn(self) -> str:
+        """
+        The target as a URI without its password, fit for logs.
+        """
+        return self._target.uri()
+
+    @property
+    def _target(self) -> _dsn.Dsn:
+        return self._parsed  # type: ignore[attr-defined,no-any-return]  # set in __post_init__, not a field
+
+    def __repr__(self) -> str:
+        shown = (f"{item.name}={getattr(self, item.name)!r}" for item in fields(self) if item.repr)
+        return f"DatabaseConfig(dsn={self.safe_dsn!r}, {', '.join(shown)})"
+
+    def connect_arguments(self, environ: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+        """
+        Return the keyword arguments for `asyncpg.connect`: target, guards as startup settings, TLS.
+
+        Startup settings are what RESET ALL returns to, so a guard given here holds for the session's whole life.
+        `environ` is asked for PGSSLMODE and PGHOST only: without an sslmode a connection that leaves this machine is
+        verified in full (certificate and host name).
+        """
+        target = self._target
+        arguments: dict[str, Any] = {
+            "dsn": target.uri(),
+            "timeout": min(self.connect_timeout, target.connect_timeout or self.connect_timeout),
+            "statement_cache_size": self.statement_cache_size,
+            "server_settings": {**self.guards(), **target.settings, **self.server_settings},
+        }
+        password = self.password if self.password is not None else target.password
+        if password is not None:
+            arguments["password"] = password
+        if self._leaves_this_machine(environ):
+            arguments["ssl"] = ssl.create_default_context()
+        return arguments
+
+    def guards(self) -> dict[str, str]:
+        """
+        Return the session settings that protect the server from this service (durations in milliseconds).
+        """
+        return {
+            "application_name": self.application_name,
+            "statement_timeout": milliseconds(self.statement_timeout),
+            "idle_in_transaction_session_timeout": milliseconds(self.idle_in_transaction_session_timeout),
+            "client_connection_check_interval": _CHECK_INTERVAL,
+        }
+
+    def _leaves_this_machine(self, environ: Mapping[str, str]) -> bool:
+        target = self._target
+        if "sslmode" in target.parameters or "service" in target.parameters or environ.get("PGSSLMODE"):
+            return False
+        hosts = [host for host, _ in target.hosts] or [host for host in environ.get("PGHOST", "").split(",") if host]
+        return any(not _is_local(host) for host in hosts)
+
+
+_SIZES: Final[Mapping[str, int]] = MappingProxyType({
+    "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
+})  # fmt: skip
+_DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
+    "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
+    "idle_in_transaction_session_timeout": 0.001, "retry_delay": 0.0, "health_check_interval": 0.01,
+    "ready_grace": 0.0, "slow_query_threshold": 0.0,
+})  # fmt: skip
+
+
+def seconds(name: str, value: object, *, least: float = 0.001) -> float:
+    """
+    Return a duration as float seconds, from a number or a text with a PostgreSQL unit.
+
+    Raises:
+        ConfigError: not a duration, below `least`, or more than the server can keep (2,147,483 s).
+    """
+    found: float | None = None
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if match and match.group(2) in _UNITS:
+            found = float(match.group(1)) * _UNITS[match.group(2)]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        found = float(value)
+    if found is None or not least <= found <= _LONGEST:
+        raise ConfigError(name, value, f"must be a duration from {least:g} to {_LONGEST:.0f} seconds")
+    return found
+
+
+def milliseconds(duration: float) -> str:
+    """
+    Return a duration in seconds as the server reads it: whole milliseconds, never 0 (which would mean no limit).
+    """
+    return str(max(1, round(duration * 1000)))
+
+
+def _from_text(name: str, text: str, kind: type) -> object:
+    """
+    Read an environment variable for a field whose default is of type `kind`; NoneType is a duration's.
+    """
+    if kind is str:
+        return text
+    if kind is int:
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text, re.ASCII):
+            raise ConfigError(name, text, "must be a whole number")
+        return int(text)
+    return float(text) if re.fullmatch(r"\s*[0-9]{1,18}(\.[0-9]{1,18})?\s*", text, re.ASCII) else text
+
+
+def _factor(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
+        raise ConfigError(name, value, "must be a number of at least 1")
+    return float(value)
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(name, value, f"must be a whole number of at least {least}")
+
+
+def _text(name: str, value: object, *, secret: bool = False) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ConfigError(name, "***" if secret else value, "must be a text without NUL characters")
+    return value
+
+
+def _settings(found: object) -> dict[str, str]:
+    try:
+        pairs: dict[str, str] = dict(found)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ConfigError("server_settings", found, "must map setting names to texts") from None
+    for name, value in pairs.items():
+        if not _SETTING_NAME.fullmatch(str(name)):
+            raise ConfigError("server_settings", name, "is no name of a setting")
+        _text(f"server_settings[{name}]", value)
+    return pairs
+
+
+def _limits(found: object) -> dict[QueryPriority, float]:
+    try:
+        pairs = dict(found)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        raise ConfigError("lane_timeouts", found, "must map lanes to seconds") from None
+    return {parse(lane): seconds(f"lane_timeouts[{lane}]", limit) for lane, limit in pairs.items()}
+
+
+def _is_local(host: str) -> bool:
+    return host.startswith(("/", "@", "127.")) or host in {"localhost", "::1"}

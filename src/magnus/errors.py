@@ -1,0 +1,146 @@
+"""The exception tree; it knows no other module.
+
+A query that the server refuses raises the driver's own exception, unwrapped: `except asyncpg.UniqueViolationError`
+goes on working. The classes here are for what the layer itself decides: bad settings, no slot, no time, no answer.
+Data is on the attributes; the text of an exception never holds a password, a DSN or a bind value.
+"""
+
+from __future__ import annotations
+
+
+class MagnusError(Exception):
+    """
+    Base of everything that this library raises on its own account.
+    """
+
+
+class ConfigError(MagnusError, ValueError):
+    """
+    A setting has an impossible value.
+
+    Attributes:
+        field: Name of the setting or environment variable.
+        value: The refused value, already redacted when the field may hold a secret.
+    """
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        super().__init__(f"{field}: {reason} (got {value!r})")
+        self.field = field
+        self.value = value
+        self.reason = reason
+
+
+class DatabaseError(MagnusError):
+    """
+    The server, or the way to it, failed in a phase that the driver's exception cannot name.
+
+    Attributes:
+        sqlstate: The server's five-character code, or None when no answer arrived.
+        phase: What was under way: "connect", "query", "commit", "release".
+    """
+
+    def __init__(self, message: str, *, sqlstate: str | None = None, phase: str = "query") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.phase = phase
+
+
+class ConnectError(DatabaseError):
+    """
+    No connection could be opened. `reason` is a fixed word: "unreachable", "credentials", "database", "too_many",
+    "starting", "tls", "timeout" or "other".
+    """
+
+    def __init__(self, message: str, *, reason: str = "other", sqlstate: str | None = None) -> None:
+        super().__init__(message, sqlstate=sqlstate, phase="connect")
+        self.reason = reason
+
+
+class CommitRolledBack(DatabaseError):
+    """
+    COMMIT was answered with ROLLBACK: an error inside the block was swallowed and nothing was stored.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "COMMIT was answered with ROLLBACK: a statement of this transaction had failed and its error was "
+            "swallowed; nothing was stored",
+            sqlstate="25P02",
+            phase="commit",
+        )
+
+
+class QueryTimeout(DatabaseError, TimeoutError):
+    """
+    A statement did not end within the limit of its lane.
+
+    Attributes:
+        priority: The lane's name.
+        timeout: The limit, seconds.
+        elapsed: Seconds from the call to the error.
+    """
+
+    def __init__(self, *, priority: str, timeout: float, elapsed: float) -> None:
+        super().__init__(f"query exceeded its {timeout:g} s limit in lane {priority} (ended after {elapsed:.3f} s)")
+        self.priority = priority
+        self.timeout = timeout
+        self.elapsed = elapsed
+
+
+class OutcomeUnknown(DatabaseError):
+    """
+    COMMIT was sent and no reply came: the transaction is stored, or it is not. Ask the key, do not repeat blindly.
+
+    Attributes:
+        key: The idempotency key of the unit of work, when it had one.
+        xid: The transaction's id, when it was asked for.
+    """
+
+    def __init__(self, *, key: str | None = None, xid: str | None = None) -> None:
+        super().__init__("COMMIT was sent but not acknowledged: the outcome is unknown", phase="commit")
+        self.key = key
+        self.xid = xid
+
+
+class PoolError(MagnusError):
+    """
+    The pool could not serve a caller.
+    """
+
+
+class PoolTimeout(PoolError, TimeoutError):
+    """
+    No connection became available in time.
+
+    Attributes:
+        phase: "wait" (all slots in use) or "connect" (no server reachable).
+        waited: Seconds waited.
+    """
+
+    def __init__(self, message: str, *, phase: str, waited: float) -> None:
+        super().__init__(message)
+        self.phase = phase
+        self.waited = waited
+
+
+class Overloaded(PoolError):
+    """
+    The lane's queue is full; the call was refused at once, nothing was sent.
+
+    Attributes:
+        lane: The lane's name.
+        waiting: How many callers wait in it.
+        retry_after: Seconds after which a repeat is likely to be served.
+    """
+
+    def __init__(self, *, lane: str, waiting: int, retry_after: float) -> None:
+        super().__init__(f"lane {lane} is full: {waiting} waiting; retry after {retry_after:g} s")
+        self.lane = lane
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+
+class TuningError(MagnusError):
+    """
+    The optimizer refused or could not finish a change.
+    """
