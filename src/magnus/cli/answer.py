@@ -1,0 +1,65 @@
+"""What a command found out, for a person and for a machine alike; it knows no terminal."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class ExitCode(enum.IntEnum):
+    """
+    The same meaning in every command.
+    """
+
+    DONE = 0
+    USAGE = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130
+
+
+class OutputFormat(enum.StrEnum):
+    """
+    How an answer is written.
+    """
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    Rows under headings; numbers are set to the right.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    The result of one command: `data` is the machine's form of what `text` and `tables` say.
+    """
+
+    command: str
+    data: Mapping[str, object]
+    text: Sequence[str] = ()
+    tables: Sequence[Table] = field(default=())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """
+    Why a command has no answer, in one line, and what to do about it.
+    """
+
+    command: str
+    exit_code: ExitCode
+    error: str
+    advice: str = ""

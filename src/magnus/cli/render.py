@@ -1,0 +1,86 @@
+"""The only place that prints: answers to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from magnus.cli.answer import Table
+
+_FORMAT_VERSION = "1.0"
+
+
+def show(found: Answer | Failure, output_format: OutputFormat) -> ExitCode:
+    """
+    Write the result of a command and return its exit code.
+
+    A failure is one line on standard error; in JSON it is an object on standard output too, so that a reader of the
+    pipe always finds one.
+    """
+    exit_code = found.exit_code if isinstance(found, Failure) else ExitCode.DONE
+    if output_format is OutputFormat.JSON:
+        print(json.dumps(_document(found, exit_code), indent=2, default=str))
+    elif isinstance(found, Answer):
+        _show_text(found)
+    if isinstance(found, Failure):
+        complain(found.error, advice=found.advice)
+    return exit_code
+
+
+def complain(error: str, *, advice: str = "") -> None:
+    """
+    Write one line to standard error: what is wrong, and what to do.
+    """
+    line = f"magnus: {error.rstrip(chr(46))}; {advice}" if advice else f"magnus: {error}"
+    print(" ".join(line.split()), file=sys.stderr)
+
+
+def close_stdout() -> None:
+    """
+    Give up standard output after its reader went away, so that the interpreter's own flush finds nothing to fail at.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _document(found: Answer | Failure, exit_code: ExitCode) -> dict[str, object]:
+    head = {"format_version": _FORMAT_VERSION, "command": found.command}
+    if isinstance(found, Failure):
+        return {
+            **head,
+            "status": "failed",
+            "exit_code": int(exit_code),
+            "error": found.error,
+            "advice": found.advice,
+        }
+    return {**head, "status": "ok", "exit_code": int(exit_code), **found.data}
+
+
+def _show_text(answer: Answer) -> None:
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, soft_wrap=True)
+    for line in answer.text:
+        console.print(line, markup=False, highlight=False)
+    for table in answer.tables:
+        console.print(_drawn(table))
+
+
+def _drawn(table: Table) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=box.SIMPLE_HEAD, title=table.title or None, title_justify="left", pad_edge=False)
+    for column, heading in enumerate(table.headings):
+        is_number = all(isinstance(row[column], int | float) for row in table.rows)
+        drawn.add_column(heading, justify="right" if is_number else "left")
+    for row in table.rows:
+        drawn.add_row(*(Text(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in row))
+    return drawn

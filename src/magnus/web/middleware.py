@@ -1,0 +1,134 @@
+"""Pure ASGI middleware: the id of a request, and how many requests may be in progress; knows no database."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import Headers, MutableHeaders
+
+from magnus import logs
+from magnus.errors import ConfigError
+from magnus.web.problems import TYPE_BASE, Problem, problem_response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID_HEADER: Final = "x-request-id"
+HEALTH_ROUTES: Final = ("/health/liveness", "/health/readiness", "/health/stats")
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class RequestIdMiddleware:
+    """
+    Give every request an id: the caller's `X-Request-ID` when it is sane, else a new one.
+
+    It is returned in the response, kept as `request.state.request_id`, and bound for the log lines of everything that
+    the request starts.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        found = accepted_request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
+        scope.setdefault("state", {})["request_id"] = found
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault(REQUEST_ID_HEADER, found)
+            await send(message)
+
+        token = logs.request_id.set(found)
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            logs.request_id.reset(token)
+
+
+def accepted_request_id(offered: str | None) -> str:
+    """
+    Return the id that a caller offered, or a new one when it is missing or not fit to be written into a log line.
+    """
+    if offered is not None and _SANE_ID.fullmatch(offered):
+        return offered
+    return secrets.token_hex(16)
+
+
+class AdmissionMiddleware:
+    """
+    Bound the requests in progress and those that wait to be; refuse the rest at once with 503 and `Retry-After`.
+
+    A request waits at most `max_wait` seconds, first come first served. Paths that end in one of `exempt` are always
+    let through: a probe that is refused when the service is busy turns load into an outage. The bounds are those of
+    one process and one event loop. Add it before `RequestIdMiddleware`, so that refusals carry an id.
+
+    Raises:
+        ConfigError: a bound is impossible.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_in_progress: int = 1024,
+        max_waiting: int = 1024,
+        max_wait: float = 5.0,
+        exempt: Sequence[str] = HEALTH_ROUTES,
+        type_base: str = TYPE_BASE,
+    ) -> None:
+        if max_in_progress < 1:
+            raise ConfigError("max_in_progress", max_in_progress, "must be at least 1")
+        if max_waiting < 0:
+            raise ConfigError("max_waiting", max_waiting, "must not be negative")
+        if not max_wait > 0:
+            raise ConfigError("max_wait", max_wait, "must be a positive number of seconds")
+        self.app = app
+        self._slots = asyncio.Semaphore(max_in_progress)
+        self._max_waiting = max_waiting
+        self._max_wait = max_wait
+        self._exempt = tuple(exempt)
+        self._type_base = type_base
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].endswith(self._exempt):
+            await self.app(scope, receive, send)
+            return
+        if not await self._admit():
+            refusal = Problem(503, type="overloaded", detail=_BUSY, headers={"Retry-After": "1"})
+            await problem_response(refusal, type_base=self._type_base)(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._slots.release()
+
+    async def _admit(self) -> bool:
+        """
+        Take a slot, waiting for one if the queue has room; False when there is none in time.
+
+        A slot that is granted while the wait is cancelled goes back to the semaphore, which sees to that itself.
+        """
+        if not self._slots.locked():
+            return await self._slots.acquire()  # does not wait: nothing runs between the look and the take
+        if self._waiting >= self._max_waiting:
+            return False
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._max_wait):
+                return await self._slots.acquire()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting -= 1
+
+
+_BUSY: Final = "The service is handling as many requests as it can. Nothing was done; repeat the request."
