@@ -1,0 +1,1 @@
+select id, currency from instruments

@@ -1,0 +1,1 @@
+select scale, seed, as_of, accounts, trades, loaded_at from ava_dataset
