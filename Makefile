@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --all-extras --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test check bench lock clean
+.PHONY: help install system-packages pg-matrix demo test check bench bench-pool lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +38,16 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## every script in benchmarks/, with peers in the same run
+bench: $(VENV)/.bench  ## every script in benchmarks/, with peers in the same run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-pool: $(VENV)/.bench  ## the pool beside asyncpg's, psycopg's, SQLAlchemy's and a bare queue
+	$(BIN)/python benchmarks/bench_pool.py
 
 lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.txt
 	$(BIN)/$(LOCK) --upgrade pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt
 	$(BIN)/$(LOCK) --upgrade -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
+	$(BIN)/$(LOCK) --upgrade -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
 
 clean:  ## remove the environment and caches; data is kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -61,4 +65,8 @@ $(VENV)/.run: $(VENV)/bin/python requirements/run.txt pyproject.toml ava/pyproje
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements/bench.txt
 	@touch $@

@@ -1,0 +1,63 @@
+"""Every benchmark runs to its end, and says of each row what it measured or why it could not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONAL = {"psycopg_pool", "SQLAlchemy engine", "magnus.create_pool"}
+
+POOLS = (
+    "LIFO", "FIFO hand-off", "asyncpg.Pool", "asyncpg.Pool, reset=noop", "magnus.Database", "magnus.create_pool",
+)  # fmt: skip
+ROWS = {
+    "bench_pool": [
+        "bare", "LIFO", "LIFO again (A/A)", "FIFO hand-off", "asyncpg.Pool", "asyncpg.Pool, reset=noop", "psycopg_pool",
+        "SQLAlchemy engine", "magnus.Database", "magnus.create_pool",
+    ],
+    "bench_lanes": [
+        f"{pool}, {flood}"
+        for pool in ("magnus.Database", "asyncpg.Pool")
+        for flood in ("calm", "flood of pg_sleep(0.2)", "flood that burns CPU")
+    ],
+    "bench_waiters": [
+        f"{pool}, {tasks} tasks"
+        for pool in POOLS
+        for tasks in (100, 500)
+    ],
+    "bench_warm": [
+        "magnus.Database, warmed", "magnus.Database, cold", "asyncpg.Pool, filled", "asyncpg.Pool, cold",
+    ],
+}  # fmt: skip
+GOALS = {"bench_pool": 6, "bench_lanes": 8, "bench_waiters": 2, "bench_warm": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("benchmarks")
+@pytest.mark.parametrize("name", ROWS)
+def test_a_quick_run_prints_every_row(name, tmp_path):
+    """
+    Rows of peers that are not installed may lack figures, then they say so; all others have them.
+    """
+    saved = tmp_path / "found.json"
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--quick", "--json", saved]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads(saved.read_text())
+    assert {"python", "asyncpg", "PostgreSQL", "cores"} <= found["environment"].keys()
+    assert found["tables"]
+    for table in found["tables"]:
+        assert table["title"] in done.stdout
+        assert [row["name"] for row in table["rows"]] == ROWS[name]
+        for row in table["rows"]:
+            assert row["name"] in done.stdout
+            is_optional = row["name"].startswith(tuple(OPTIONAL))
+            assert row["cells"] or (is_optional and row["note"].startswith("not measured: ")), row
+    assert len(found["goals"]) == GOALS[name]
+    assert all(goal["measured"] is not None for goal in found["goals"])
