@@ -1,0 +1,1 @@
+"""What AVA does, apart from how it is asked: booking, importing, reporting."""
