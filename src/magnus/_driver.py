@@ -1,0 +1,269 @@
+"""The one place that knows the driver: its errors as ours, one connection opened and proven, sockets; no policy.
+
+Everything else asks here. Private names of the driver are used only where it has no public ones (the transport of a
+connection, the hooks that drop caches), and a contract test holds them in place for each supported version.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import sys
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import asyncpg
+
+from magnus.errors import ConnectError, PoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Connect = Callable[..., Awaitable[Connection]]
+    _Base = asyncpg.Connection[asyncpg.Record]
+else:
+    _Base = asyncpg.Connection
+
+
+class PoolClosed(PoolError, asyncpg.InterfaceError):
+    """
+    The pool is closed, or is closing and takes no new work.
+    """
+
+
+class AlreadyReleased(PoolError, asyncpg.InterfaceError):
+    """
+    A lease was released or discarded a second time; the second call changed nothing.
+    """
+
+
+# --- errors of a connect ---------------------------------------------------------------------------------------------
+
+_BY_SQLSTATE: Final = {
+    "28": "credentials", "3D000": "database", "55000": "database", "53300": "too_many",
+    "57P03": "starting", "57P01": "unreachable", "57P02": "unreachable", "08": "unreachable",
+}  # fmt: skip
+_PHRASES: Final = {
+    "unreachable": "the server cannot be reached",
+    "credentials": "the server refused the user or the password",
+    "database": "the database does not exist or takes no connections",
+    "too_many": "the server has no connection slot left",
+    "starting": "the server is starting up, shutting down or recovering",
+    "tls": "the encrypted connection could not be agreed",
+    "timeout": "the server did not answer in time",
+    "other": "the connection could not be set up",
+}
+
+
+def connect_error(error: BaseException) -> ConnectError:
+    """
+    Return why a connection could not be opened, in fixed words: never the text of `error`, which may hold a password.
+    """
+    sqlstate = next((code for found in _chain(error) if (code := _sqlstate(found))), None)
+    reason = _connect_reason(error, sqlstate)
+    message = _PHRASES[reason] if sqlstate is None else f"{_PHRASES[reason]} (SQLSTATE {sqlstate})"
+    found = ConnectError(message, reason=reason, sqlstate=sqlstate)
+    # The driver's complaint about a malformed DSN quotes it; every other one names hosts, users and databases at most.
+    found.__cause__ = None if isinstance(error, ValueError) and not isinstance(error, OSError) else error
+    return found
+
+
+def _connect_reason(error: BaseException, sqlstate: str | None) -> str:
+    if sqlstate is not None:
+        return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE.get(sqlstate[:2], "other")
+    causes = list(_chain(error))
+    if any(isinstance(found, ssl.SSLError) or "SSL" in str(found) for found in causes if isinstance(found, OSError)):
+        return "tls"
+    if any(isinstance(found, TimeoutError) for found in causes):
+        return "timeout"
+    return "unreachable" if any(isinstance(found, OSError) for found in causes) else "other"
+
+
+# --- is the connection gone ------------------------------------------------------------------------------------------
+
+_LOST: Final = frozenset({"08000", "08003", "08006", "08007", "57P01", "57P02", "57P05", "25P03", "25P04"})
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """
+    Say whether an error means that its connection must not be used again.
+
+    Causes and contexts are walked, because the server's own code hides behind the error of a context manager's exit.
+    A False is no proof of life: ask `is_closed()` of the connection too.
+    """
+    return any(_says_lost(found) for found in _chain(error))
+
+
+def _says_lost(error: BaseException) -> bool:
+    if _sqlstate(error) in _LOST or isinstance(error, ConnectionError | asyncpg.InternalClientError):
+        return True
+    return isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    return cast("str | None", getattr(error, "sqlstate", None))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    pending, seen = [error], set[int]()
+    while pending:
+        found = pending.pop()
+        if id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            pending += [follow for follow in (found.__context__, found.__cause__) if follow is not None]
+
+
+# --- one connection --------------------------------------------------------------------------------------------------
+
+_ALSO_RESET: Final = "RESET SESSION AUTHORIZATION;\nDISCARD TEMP;\nDISCARD SEQUENCES;"
+
+
+class PooledConnection(_Base):
+    """
+    The driver's connection, which shares cache drops with its siblings and resets what RESET ALL leaves behind.
+    """
+
+    __slots__ = ("siblings",)
+
+    siblings: Callable[[], Iterable[Connection]]
+
+    def get_reset_query(self) -> str:
+        """
+        Return the driver's reset plus what it forgets: role and session user, temporary tables, sequence values.
+
+        DISCARD ALL would do, and would also destroy the prepared statements that the driver believes to exist.
+        """
+        return f"{super().get_reset_query()}\n{_ALSO_RESET}"
+
+    def _drop_global_statement_cache(self) -> None:
+        self._on_all("_drop_local_statement_cache")
+
+    def _drop_global_type_cache(self) -> None:
+        self._on_all("_drop_local_type_cache")
+
+    def _on_all(self, method: str) -> None:
+        # After DDL the driver drops the caches of every connection of its own pool; this pool is told the same way.
+        siblings = self.siblings() if hasattr(self, "siblings") else ()
+        for con in {self, *siblings}:
+            if not con.is_closed():
+                getattr(con, method)()
+
+
+async def driver_connect(**arguments: Any) -> Connection:
+    """
+    Open one connection with the driver. `arguments` are those of `asyncpg.connect`.
+    """
+    return await asyncpg.connect(connection_class=PooledConnection, **arguments)
+
+
+_TYPES_IN_USE: Final = """
+SELECT 'SELECT ' || string_agg(DISTINCT 'NULL::' || pg_catalog.format_type(t.oid, NULL), ', ')
+  FROM pg_catalog.pg_attribute a
+  JOIN pg_catalog.pg_class r ON r.oid = a.attrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+ WHERE t.oid >= 16384 AND t.typtype <> 'd' AND a.attnum > 0 AND NOT a.attisdropped
+   AND r.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^(pg_|information_schema$)'
+   AND pg_catalog.has_schema_privilege(t.typnamespace, 'USAGE') AND pg_catalog.has_type_privilege(t.oid, 'USAGE')
+HAVING count(DISTINCT t.oid) <= 500
+"""
+
+
+class Opener:
+    """
+    Opens connections that are ready: types known, socket guarded, proven idle outside any transaction.
+
+    `arguments` are the driver's, and are set before the first connection. The text that names the types in use is
+    asked once and kept until `forget_types`.
+    """
+
+    def __init__(self, siblings: Callable[[], Iterable[Connection]], connect: Connect = driver_connect) -> None:
+        self.arguments: dict[str, Any] = {}
+        self._siblings = siblings
+        self._connect = connect
+        self._types: str | None = None
+        self._is_typed = False
+
+    def forget_types(self) -> None:
+        """
+        Ask again for the types in use, after the schema may have changed.
+        """
+        self._is_typed = False
+
+    async def open(self) -> Connection:
+        """
+        Open one connection. The caller bounds the time; cancelled or failed half-way, nothing stays open.
+
+        Raises:
+            Exception: whatever the driver raises; `connect_error` names it.
+        """
+        con = await self._connect(**self.arguments)
+        is_ready = False
+        try:
+            if isinstance(con, PooledConnection):
+                con.siblings = self._siblings
+            guard_socket(con)
+            await self._learn_types(con)
+            # A simple query ends whatever introspection left open; the server's answer to it carries the state.
+            await con.execute("SELECT 1")
+            if con.is_in_transaction():
+                raise ConnectError("a new connection is inside a transaction")
+            is_ready = True
+        finally:
+            if not is_ready:
+                con.terminate()
+        return con
+
+    async def _learn_types(self, con: Connection) -> None:
+        # The driver asks the catalogue at the first sight of a type; here instead of inside a user's first query.
+        if not self._is_typed:
+            self._types = await con.fetchval(_TYPES_IN_USE)
+            self._is_typed = True
+        if self._types is not None:
+            try:
+                await con.prepare(self._types, name="")
+            except asyncpg.PostgresError:
+                if con.is_closed():
+                    raise
+                self._is_typed = False  # a type was dropped or renamed: the next connection asks again
+
+
+# --- its socket ------------------------------------------------------------------------------------------------------
+
+# A peer that vanished is noticed within about three seconds, in flight and idle. The driver sets none of these.
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2500))
+
+
+def guard_socket(con: Connection) -> None:
+    """
+    Switch on keepalive and the bound on unacknowledged data, where the connection has a TCP socket.
+    """
+    sock = _socket(con)
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def arrival_probe(con: Connection) -> Callable[[], bool]:
+    """
+    Return a function that says whether unread bytes, or the end of the stream, wait in the kernel.
+
+    An idle connection is silent. When it is not, the event loop has not yet seen why: most often the server's farewell.
+    """
+    sock = _socket(con)
+    if sock is None or sys.platform == "win32":
+        return bool
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLIN | getattr(select, "POLLRDHUP", 0))
+    return lambda: bool(poller.poll(0))
+
+
+def _socket(con: Connection) -> socket.socket | None:
+    transport = getattr(con, "_transport", None)
+    return None if transport is None else transport.get_extra_info("socket")

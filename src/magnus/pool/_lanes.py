@@ -1,0 +1,261 @@
+"""Who may hold how many slots, and who is next: pure, no clock, no asyncio, no connection.
+
+Theory of operation. Caps are nested: a lane's cap bounds the slots held by that lane *and all lanes below it*. The
+difference between one cap and the next is therefore a reserve that nothing below can touch, so CRITICAL finds a slot
+while everything else is saturated. A caller that finds callers of its own lane waiting queues behind them (FIFO);
+across lanes nobody queues behind anybody: a lane at its cap does not block the others.
+
+A free slot goes to CRITICAL first. The other lanes share the hand-offs by stride scheduling: each lane has a pass,
+the smallest pass among the lanes that wait and have room is served and advances by its stride (the inverse of its
+weight), from the present pass at least, so absence and time at the cap earn no credit. When CRITICAL alone keeps
+the queue full, every 16th hand-off still goes to the others: floors are shares of hand-offs, never held slots.
+
+Waiters stand in ordered dicts: joining, leaving from the middle (cancel, deadline) and serving are O(1), and nothing
+is left behind to be swept.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from magnus.errors import ConfigError
+from magnus.lanes import LANES, QueryPriority
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+RANK: Final[Mapping[QueryPriority, int]] = MappingProxyType({lane: rank for rank, lane in enumerate(LANES)})
+_WEIGHTS: Final = (0, 8, 4, 2, 1)  # CRITICAL is outside the shares
+_RELIEF: Final = 16
+_STRIDE: Final = 840
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """
+    What one lane may use of a pool.
+
+    Attributes:
+        lane: Which one.
+        cap: Slots that this lane and all lanes below it may hold together; at least 1.
+        weight: Its share of hand-offs when several lanes wait; 0 is served before all others.
+        max_waiting: Callers that may queue; the next one is refused.
+    """
+
+    lane: QueryPriority
+    cap: int
+    weight: int
+    max_waiting: int
+
+
+def lane_table(max_size: int, *, max_waiting: int = 10_000) -> tuple[LaneLimits, ...]:
+    """
+    Return the limits of the five lanes for a pool of `max_size` slots, most important first.
+
+    A quarter of the slots (at least one) is out of reach for NORMAL and below; half of that quarter, rounded up, is
+    CRITICAL's alone. LOW and BACKGROUND together get a fifth, BACKGROUND a tenth: what they run competes for the
+    server's cores, which no queue can undo. A pool of one slot has no reserve.
+
+    Raises:
+        ConfigError: `max_size` is below 1.
+    """
+    if max_size < 1:
+        raise ConfigError("max_size", max_size, "must be at least 1")
+    reserve = max(1, max_size // 4) if max_size > 1 else 0
+    high = max_size - (reserve + 1) // 2
+    normal = max_size - reserve
+    background = max(1, max_size // 10)
+    low = max(1, min(max(background + 1, max_size // 5), normal - 1))
+    caps = (max_size, high, normal, low, min(background, low))
+    return tuple(
+        LaneLimits(lane, cap, weight, max_waiting) for lane, cap, weight in zip(LANES, caps, _WEIGHTS, strict=True)
+    )
+
+
+class Signal(Protocol):
+    """
+    What a waiter waits on. Done while still queued means that the caller has gone away.
+    """
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: None, /) -> None: ...
+
+
+class Waiter:
+    """
+    One queued caller. `slot` is set when it was handed one; from then on the slot is the caller's to return.
+    """
+
+    __slots__ = ("deadline", "rank", "signal", "since", "slot")
+
+    def __init__(self, rank: int, since: float, deadline: float | None, signal: Signal) -> None:
+        self.rank = rank
+        self.since = since
+        self.deadline = deadline
+        self.signal = signal
+        self.slot: Any = None
+
+
+class Lanes:
+    """
+    Slots in use and waiters, by rank (0 is CRITICAL).
+    """
+
+    __slots__ = ("_caps", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_used")
+
+    def __init__(self, table: Sequence[LaneLimits]) -> None:
+        self._caps = [limits.cap for limits in table]
+        self._max_waiting = [limits.max_waiting for limits in table]
+        self._strides = [_STRIDE // limits.weight if limits.weight else 0 for limits in table]
+        self._queues: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in table]
+        self._used = [0] * len(table)  # by this lane and all below it
+        self._pass = [0] * len(table)
+        self._present = 0
+        self._strict = 0
+        self._last = len(table) - 1
+
+    # --- slots in use
+
+    def can_enter(self, rank: int) -> bool:
+        """
+        Say whether a lane may hold one more slot.
+        """
+        used, caps = self._used, self._caps
+        while rank >= 0:
+            if used[rank] >= caps[rank]:
+                return False
+            rank -= 1
+        return True
+
+    def enter(self, rank: int) -> None:
+        """
+        Count a slot that a lane takes. `can_enter` was asked before.
+        """
+        used = self._used
+        while rank >= 0:
+            used[rank] += 1
+            rank -= 1
+
+    def leave(self, rank: int) -> None:
+        """
+        Count a slot that a lane gives back.
+        """
+        used = self._used
+        while rank >= 0:
+            used[rank] -= 1
+            rank -= 1
+
+    def used(self, rank: int) -> int:
+        """
+        Return how many slots a lane holds by itself.
+        """
+        return self._used[rank] - (self._used[rank + 1] if rank < self._last else 0)
+
+    @property
+    def total_used(self) -> int:
+        return self._used[0]
+
+    # --- waiters
+
+    def is_queue_full(self, rank: int) -> bool:
+        return len(self._queues[rank]) >= self._max_waiting[rank]
+
+    def waiting(self, rank: int) -> int:
+        return len(self._queues[rank])
+
+    @property
+    def total_waiting(self) -> int:
+        return sum(map(len, self._queues))
+
+    def join(self, waiter: Waiter) -> None:
+        """
+        Queue a waiter at the end of its lane.
+        """
+        self._queues[waiter.rank][waiter] = None
+
+    def remove(self, waiter: Waiter) -> bool:
+        """
+        Take a waiter out of its queue; False when it is in none.
+        """
+        queue = self._queues[waiter.rank]
+        if waiter not in queue:
+            return False
+        del queue[waiter]
+        return True
+
+    def drain(self) -> list[Waiter]:
+        """
+        Empty all queues and return who stood in them, most important first.
+        """
+        found = [waiter for queue in self._queues for waiter in queue]
+        for queue in self._queues:
+            queue.clear()
+        return found
+
+    def demand(self) -> int:
+        """
+        Return how many waiters more slots could serve, caps considered.
+        """
+        found = 0
+        for rank in range(self._last, -1, -1):
+            found = min(found + len(self._queues[rank]), self._caps[rank] - self._used[rank])
+        return found
+
+    def next(self, now: float, expired: list[Waiter]) -> Waiter | None:
+        """
+        Take out the waiter that a free slot goes to and count the slot as its lane's; None when nobody may have it.
+
+        Waiters whose deadline has passed are dropped into `expired`; those who have gone away are dropped silently.
+        """
+        while True:
+            rank = self._next_rank()
+            if rank < 0:
+                return None
+            waiter, _ = self._queues[rank].popitem(last=False)
+            if waiter.signal.done():
+                continue
+            if waiter.deadline is not None and waiter.deadline <= now:
+                expired.append(waiter)
+                continue
+            self._charge(rank)
+            self.enter(rank)
+            return waiter
+
+    def _next_rank(self) -> int:
+        queues, used, caps = self._queues, self._used, self._caps
+        if used[0] >= caps[0]:
+            return -1
+        is_strict = bool(queues[0])
+        if is_strict and self._strict < _RELIEF - 1:
+            return 0
+        best, least = -1, 0
+        for rank in range(1, len(caps)):
+            if used[rank] >= caps[rank]:
+                break
+            if queues[rank] and (best < 0 or self._pass[rank] < least):
+                best, least = rank, self._pass[rank]
+        if is_strict and best < 0:  # nobody else could be served, so nobody was passed over
+            self._strict = 0
+            return 0
+        return best
+
+    def _charge(self, rank: int) -> None:
+        if rank == 0:
+            self._strict = self._strict + 1 if any(self._queues[1:]) else 0
+            return
+        self._strict = 0
+        # A pass that was left behind, by absence or at the cap, is no credit.
+        self._present = max(self._present, self._pass[rank])
+        self._pass[rank] = self._present + self._strides[rank]
+
+    def check(self) -> None:
+        """
+        Assert the invariants: no lane group above its cap, none below zero.
+        """
+        for rank, (used, cap) in enumerate(zip(self._used, self._caps, strict=True)):
+            assert 0 <= used <= cap, f"rank {rank}: {used} of {cap} slots"
+            assert self.used(rank) >= 0, f"rank {rank}: {self._used}"

@@ -1,0 +1,73 @@
+"""A connection in a caller's hands, and what is done to it between two callers; knows no other connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from magnus._driver import Connection
+    from magnus.lanes import QueryPriority
+    from magnus.pool._slots import Slot
+
+_TURNS: Final = 10  # of the event loop: the server's farewell and the end of its stream take a few
+
+
+class Lease:
+    """
+    One connection in one caller's hands; the object itself is the proof of ownership.
+
+    Attributes:
+        con: The driver's connection.
+        lane: The lane it was given to.
+        acquired_at: When (monotonic seconds).
+        needs_reset: Whether the session has to be reset before the next caller; set it to False only when nothing
+            that ran on it can have left a trace.
+        is_released: It was given back; `con` belongs to somebody else.
+    """
+
+    __slots__ = ("__weakref__", "acquired_at", "con", "is_released", "lane", "needs_reset", "slot")
+
+    def __init__(self, slot: Slot, lane: QueryPriority, acquired_at: float) -> None:
+        self.slot = slot
+        self.con: Connection = slot.con
+        self.lane = lane
+        self.acquired_at = acquired_at
+        self.needs_reset = True
+        self.is_released = False
+
+
+async def has_settled(slot: Slot) -> bool:
+    """
+    Let the event loop see what waits in the socket of an idle connection. False: something is still unexplained.
+    """
+    con = slot.con
+    for _ in range(_TURNS):
+        if con.is_closed() or not slot.probe():
+            return True
+        await asyncio.sleep(0)
+    return False
+
+
+async def is_answering(con: Connection, limit: float) -> bool:
+    """
+    Ask the server for a sign of life, for `limit` seconds at most.
+    """
+    try:
+        async with asyncio.timeout(limit):
+            await con.execute("SELECT 1")
+    except Exception:  # noqa: BLE001  # whatever it is, this connection is not for use
+        return False
+    return True
+
+
+async def is_reset(con: Connection, limit: float) -> bool:
+    """
+    Reset the session, in `limit` seconds at most. False: the connection must not be used again.
+    """
+    try:
+        async with asyncio.timeout(limit):
+            await con.reset()
+    except Exception:  # noqa: BLE001  # whatever it is, this session is not for the next caller
+        return False
+    return not con.is_closed()

@@ -1,0 +1,60 @@
+"""Sizes and times of a pool, and the pause between failed connects: pure numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from magnus._backoff import full_jitter
+from magnus.pool._lanes import lane_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from magnus.pool._lanes import LaneLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    The sizes and times of a pool; durations are seconds.
+
+    Attributes:
+        min_size: Connections kept open.
+        max_size: Slots never exceeded.
+        connect_limit: Connects under way at once.
+        max_idle: An idle connection above `min_size` is closed after this.
+        max_lifetime: A connection is replaced at this age, less up to a quarter of it, so that they do not all
+            expire together.
+        retry_delay: Upper bound of the first pause after a failed connect.
+        retry_backoff: Factor by which that bound grows.
+        max_waiting: Callers that may queue in one lane.
+    """
+
+    min_size: int
+    max_size: int
+    connect_limit: int = 4
+    max_idle: float = 600.0
+    max_lifetime: float = 1800.0
+    retry_delay: float = 0.05
+    retry_backoff: float = 2.0
+    max_waiting: int = 10_000
+
+    def lanes(self) -> tuple[LaneLimits, ...]:
+        return lane_table(self.max_size, max_waiting=self.max_waiting)
+
+
+_PROBE_GAP: Final = 0.5
+_PROBE_CAP: Final = 1.0
+
+
+def probe_delay(failures: int, limits: Limits, uniform: Callable[[float, float], float]) -> float:
+    """
+    Seconds until the next connect after `failures` failures in a row.
+
+    The first repeat is quick, for the blip; from then on at least half a second and at most one passes, so that an
+    outage costs the server no more than two attempts a second from each pool.
+    """
+    gap = 0.0 if failures <= 1 else _PROBE_GAP
+    base, factor = limits.retry_delay, limits.retry_backoff
+    return gap + full_jitter(failures, base=base, factor=factor, cap=_PROBE_CAP - gap, uniform=uniform)

@@ -1,0 +1,329 @@
+"""What callers see of the pool: acquire, release, snapshot. Asks `PoolState` for every decision and makes none.
+
+The rule beside the state: it is touched between awaits only, one event at a time, and every answer goes through
+`Keeper.apply` before anything else happens. Whoever holds a slot across an await gives it back, also when cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from magnus import _driver
+from magnus._clock import Clock, MonotonicClock
+from magnus.errors import ConnectError, Overloaded, PoolTimeout
+from magnus.lanes import LANES, QueryPriority
+from magnus.pool._deadlines import Deadlines
+from magnus.pool._keeper import Keeper
+from magnus.pool._lanes import RANK, Waiter
+from magnus.pool._lease import Lease, has_settled, is_answering, is_reset
+from magnus.pool._limits import Limits
+from magnus.pool._slots import Slot, State
+from magnus.pool._state import PoolState
+from magnus.pool._stats import LaneCounters, PoolSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from magnus.config import DatabaseConfig
+    from magnus.observe import Event
+
+_CLOCK: Final = MonotonicClock()
+_QUIET: Final = 0.001  # idle for less: nothing can have arrived that the event loop has not seen
+_SILENT: Final = 30.0  # idle for longer: the network may have forgotten the connection, ask the server
+_PING_LIMIT: Final = 1.0
+_RESET_LIMIT: Final = 5.0
+
+
+class Pool:
+    """
+    Connections to one server, handed out by lane and deadline.
+
+    `notify` is told what happens; it must not raise. `clock` and `connect` (the driver's) are replaced in tests.
+    With `is_checked` every event is followed by a check of all invariants.
+    """
+
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        *,
+        notify: Callable[[Event], None],
+        clock: Clock = _CLOCK,
+        connect: Callable[..., Any] | None = None,
+        is_checked: bool = False,
+    ) -> None:
+        self._limits = Limits(
+            min_size=config.min_pool_size,
+            max_size=config.max_pool_size,
+            retry_delay=config.retry_delay,
+            retry_backoff=config.retry_backoff,
+            max_waiting=config.max_waiting,
+        )
+        self._config = config
+        self._now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
+        self._state = PoolState(self._limits, uniform=random.SystemRandom().uniform)
+        self._keeper = Keeper(
+            self._state,
+            now=self._now,
+            notify=notify,
+            connect=connect or _driver.driver_connect,
+            connect_timeout=config.connect_timeout,
+            is_checked=is_checked,
+        )
+        self._apply = self._keeper.apply
+        self._lanes = self._limits.lanes()
+        self._counters = [LaneCounters() for _ in LANES]
+        self._deadlines: Deadlines[Waiter] = Deadlines()
+        self._is_open = False
+
+    @property
+    def last_connect_error(self) -> ConnectError | None:
+        """
+        Why the last failed connect failed; None as long as none did.
+        """
+        return self._keeper.last_connect_error
+
+    # --- life
+
+    async def open(self, *, wait: float | None = None) -> None:
+        """
+        Start the pool. It connects in the background and goes on trying while no server answers.
+
+        Args:
+            wait: Return only when one connection is open, at most after so many seconds. None: return at once.
+
+        Raises:
+            ConnectError: `wait` ran out; the pool is closed again.
+            PoolClosed: it was closed before; a pool is opened once.
+        """
+        if self._state.is_closing:
+            raise _driver.PoolClosed("the pool was closed; make a new one")
+        if not self._is_open:
+            self._keeper.opener.arguments = self._config.connect_arguments(os.environ)
+            self._is_open = True
+            self._keeper.start()
+        if wait is not None and not await self._keeper.reach(1, self._now() + wait):
+            await self.close(0.0)
+            raise self.last_connect_error or _driver.connect_error(TimeoutError())
+
+    async def warmup(self, n: int) -> int:
+        """
+        Open connections until `n` (at most the pool's size) are ready, each proven idle, its types known.
+
+        Returns how many are ready. A failing server is no exception here: the count is lower, and
+        `last_connect_error` says why. Cancelled, what was begun goes on in the background.
+
+        Raises:
+            PoolClosed: the pool is not open.
+        """
+        if not self._is_open:
+            raise self._closed()
+        wanted = min(n, self._limits.max_size)
+        await self._keeper.reach(wanted, None)
+        return min(self._state.open_count, wanted)
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109  # how long to drain
+        """
+        Refuse new callers and those who wait, wait `timeout` seconds for leases to come back, terminate the rest.
+
+        Calling it again is harmless. Cancelled, it terminates at once what is left.
+        """
+        self._is_open = False
+        await self._keeper.close(timeout)
+
+    def expire(self) -> None:
+        """
+        Replace every present connection: idle ones now, the others when they are released. Cheap.
+        """
+        self._keeper.opener.forget_types()
+        if self._is_open:
+            self._apply(self._state.expire(self._now()))
+
+    # --- callers
+
+    async def acquire(self, lane: QueryPriority, deadline: float | None) -> Lease:
+        """
+        Return a connection of one's own, at the latest at `deadline` (monotonic seconds; None waits without end).
+
+        Cancelled, the caller leaves its queue; a connection already on its way to it goes to the next.
+
+        Raises:
+            PoolTimeout: none came free in time; `phase` is "connect" when there is no server to connect to, and the
+                cause is then its error.
+            Overloaded: the lane's queue is full.
+            PoolClosed: the pool is not open.
+        """
+        rank = RANK[lane]
+        counters = self._counters[rank]
+        now = since = self._now()
+        while True:
+            if not self._is_open:
+                raise self._closed()
+            slot = self._state.take(rank, now)
+            has_waited = slot is None
+            if slot is None:
+                slot = await self._wait(rank, since, now, deadline)
+                now = self._now()
+            if slot.con.is_closed():
+                self._keeper.drop(slot)
+            elif has_waited or now - slot.idle_since < _QUIET or await self._is_alive(slot, now, deadline):
+                counters.wait.record(now - since)
+                counters.acquired_total += 1
+                return Lease(slot, lane, now)
+            now = self._now()
+
+    async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # not the caller's
+        """
+        Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
+
+        A reset that fails or takes longer than `timeout` (5 s when not given) ends the connection instead, silently.
+        Cancelled, the reset goes on in the background within the same bound.
+
+        Raises:
+            AlreadyReleased: it was given back before; nothing was changed.
+        """
+        if lease.is_released:
+            raise self._misused()
+        lease.is_released = True
+        slot, con = lease.slot, lease.con
+        if con.is_closed():
+            self._keeper.drop(slot)
+            return
+        if lease.needs_reset or con.is_in_transaction():
+            limit = _RESET_LIMIT if timeout is None else timeout
+            try:
+                is_clean = await is_reset(con, limit)
+            except asyncio.CancelledError:
+                self._keeper.finish_release(slot, limit)
+                raise
+            if not is_clean:
+                self._keeper.drop(slot)
+                return
+        self._apply(self._state.release(slot, self._now()))
+
+    async def discard(self, lease: Lease) -> None:
+        """
+        Give a slot back and throw its connection away: the socket is closed without a word to the server.
+
+        Raises:
+            AlreadyReleased: it was given back before; nothing was changed.
+        """
+        if lease.is_released:
+            raise self._misused()
+        lease.is_released = True
+        self._keeper.drop(lease.slot)
+
+    def snapshot(self) -> PoolSnapshot:
+        """
+        Return the pool's figures at this moment.
+        """
+        state, lanes = self._state, self._state.lanes
+        return PoolSnapshot(
+            size=state.size,
+            idle=state.count(State.IDLE),
+            acquired=state.count(State.ACQUIRED),
+            connecting=state.count(State.CONNECTING),
+            closing=state.count(State.CLOSING),
+            min=self._limits.min_size,
+            max=self._limits.max_size,
+            waiting=lanes.total_waiting,
+            lanes=tuple(
+                self._counters[rank].snapshot(
+                    limits.lane, acquired=lanes.used(rank), waiting=lanes.waiting(rank), cap=limits.cap
+                )
+                for rank, limits in enumerate(self._lanes)
+            ),
+            connects=state.connects,
+            connect_failures=state.connect_failures,
+            discarded=state.discarded,
+            last_handoff=state.last_handoff,
+            is_full_since=state.full_since,
+        )
+
+    # --- waiting
+
+    async def _wait(self, rank: int, since: float, now: float, deadline: float | None) -> Slot:
+        state = self._state
+        if deadline is not None and deadline <= now:
+            raise self._timed_out(rank, since)
+        if state.lanes.is_queue_full(rank):
+            raise self._overloaded(rank)
+        signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(rank, since, deadline, signal)
+        self._apply(state.wait(waiter, now))
+        if deadline is not None and self._deadlines.add(waiter, deadline):
+            self._arm_deadlines()
+        try:
+            await signal
+        except asyncio.CancelledError:
+            self._apply(state.withdraw(waiter, self._now()))
+            raise
+        finally:
+            if deadline is not None:
+                self._deadlines.discard(waiter, deadline)
+        slot: Slot | None = waiter.slot
+        if slot is None or slot.state is not State.ACQUIRED:
+            raise self._timed_out(rank, since) if self._is_open else self._closed()
+        return slot
+
+    def _timed_out(self, rank: int, since: float) -> PoolTimeout:
+        self._counters[rank].timeouts += 1
+        state, waited = self._state, self._now() - since
+        error = PoolTimeout(
+            f"no connection for lane {LANES[rank]} within {waited:.3f} s: {state.count(State.ACQUIRED)} acquired, "
+            f"{state.count(State.IDLE)} idle, {state.count(State.CONNECTING)} connecting of {self._limits.max_size}, "
+            f"{state.lanes.total_waiting} waiting",
+            phase="connect" if state.failures and not state.open_count else "wait",
+            waited=waited,
+        )
+        error.__cause__ = self.last_connect_error if state.failures else None
+        return error
+
+    def _overloaded(self, rank: int) -> Overloaded:
+        counters = self._counters[rank]
+        counters.rejected += 1
+        (usual,) = counters.wait.percentiles(50)
+        waiting = self._state.lanes.waiting(rank)
+        return Overloaded(lane=LANES[rank].value, waiting=waiting, retry_after=min(max(usual, 0.1), 30.0))
+
+    async def _is_alive(self, slot: Slot, now: float, deadline: float | None) -> bool:
+        """
+        Say whether a slot just taken from the idle ones can be used; when not, or when cancelled, it is given up.
+        """
+        con, is_alive = slot.con, False
+        try:
+            has_answered = await has_settled(slot) and now - slot.idle_since < _SILENT
+            if not has_answered and not con.is_closed():
+                limit = _PING_LIMIT if deadline is None else min(_PING_LIMIT, deadline - now)
+                has_answered = await is_answering(con, limit)
+                if not has_answered and limit == _PING_LIMIT:  # the caller's haste says nothing about the others
+                    self._apply(self._state.retire_silent(now - _SILENT, now))
+            is_alive = has_answered and not con.is_closed()
+        finally:
+            if not is_alive:
+                self._keeper.drop(slot)
+        return is_alive
+
+    def _arm_deadlines(self) -> None:
+        due = self._deadlines.next_due()
+        if due is not None:
+            self._keeper.timers.arm(self._on_deadlines, due)
+
+    def _on_deadlines(self) -> None:
+        now = self._now()
+        for waiter in self._deadlines.due(now):
+            if not waiter.signal.done():
+                self._apply(self._state.withdraw(waiter, now))
+                waiter.signal.set_result(None)
+        self._arm_deadlines()
+
+    @staticmethod
+    def _closed() -> _driver.PoolClosed:
+        return _driver.PoolClosed("the pool is closed, closing or was never opened")
+
+    @staticmethod
+    def _misused() -> _driver.AlreadyReleased:
+        return _driver.AlreadyReleased("the connection was already released to its pool")

@@ -1,0 +1,153 @@
+"""Counters, histograms and the frozen snapshots made of them; knows neither the pool's states nor its connections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from magnus.lanes import QueryPriority
+
+_SUB_BITS: Final = 4  # 16 steps to each power of two: a percentile is at most 1/16 above the truth
+_SUB: Final = 1 << _SUB_BITS
+_BUCKETS: Final = 640  # up to 2**43 microseconds
+
+
+class Histogram:
+    """
+    Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
+    """
+
+    __slots__ = ("_counts", "total")
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self.total = 0
+
+    def record(self, seconds: float) -> None:
+        """
+        Count one duration. Negative ones, from a clock that was moved by hand, count as zero.
+        """
+        micros = int(seconds * 1e6)
+        if micros < _SUB:
+            index = max(micros, 0)
+        else:
+            shift = micros.bit_length() - _SUB_BITS - 1
+            index = min((shift << _SUB_BITS) + (micros >> shift), _BUCKETS - 1)
+        self._counts[index] += 1
+        self.total += 1
+
+    def record_zero(self) -> None:
+        """
+        Count a duration of nothing: the hot path's shortcut.
+        """
+        self._counts[0] += 1
+        self.total += 1
+
+    def percentiles(self, *wanted: float) -> tuple[float, ...]:
+        """
+        Return the upper bounds, in seconds, of the buckets that hold these percentiles (ascending, 0..100).
+        """
+        if not self.total:
+            return (0.0,) * len(wanted)
+        found: list[float] = []
+        seen, index = self._counts[0], 0
+        for percent in wanted:
+            need = percent / 100.0 * self.total
+            while seen < need and index < _BUCKETS - 1:
+                index += 1
+                seen += self._counts[index]
+            found.append(_upper(index) / 1e6)
+        return tuple(found)
+
+
+def _upper(index: int) -> int:
+    if index < _SUB:
+        return index
+    shift = (index >> _SUB_BITS) - 1
+    return ((index - (shift << _SUB_BITS) + 1) << shift) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSnapshot:
+    """
+    One lane at one moment. Waits are seconds from `acquire` to the hand-off, those of nobody waiting included.
+
+    Attributes:
+        lane: Which one.
+        acquired: Slots held by it now.
+        waiting: Callers queued in it now.
+        cap: Slots that it and the lanes below it may hold together.
+        acquired_total: Leases given since the start.
+        timeouts: Calls that ended in `PoolTimeout`.
+        rejected: Calls that ended in `Overloaded`.
+        p50: Median wait; `p95` and `p99` alike.
+    """
+
+    lane: QueryPriority
+    acquired: int
+    waiting: int
+    cap: int
+    acquired_total: int
+    timeouts: int
+    rejected: int
+    p50: float
+    p95: float
+    p99: float
+
+
+class LaneCounters:
+    """
+    What happened in one lane since the pool was opened.
+    """
+
+    __slots__ = ("acquired_total", "rejected", "timeouts", "wait")
+
+    def __init__(self) -> None:
+        self.acquired_total = 0
+        self.timeouts = 0
+        self.rejected = 0
+        self.wait = Histogram()
+
+    def snapshot(self, lane: QueryPriority, *, acquired: int, waiting: int, cap: int) -> LaneSnapshot:
+        """
+        Return the counters, frozen, beside what the lane holds now.
+        """
+        return LaneSnapshot(
+            lane, acquired, waiting, cap, self.acquired_total, self.timeouts, self.rejected,
+            *self.wait.percentiles(50, 95, 99),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """
+    The pool at one moment; `idle + acquired + connecting + closing == size <= max` always holds.
+
+    Attributes:
+        size: Slots in being.
+        min: Connections kept open in the background.
+        max: Slots never exceeded.
+        waiting: Callers queued, all lanes.
+        lanes: One entry a lane, most important first.
+        connects: Connections opened since the start.
+        connect_failures: Attempts that failed since the start.
+        discarded: Connections thrown away instead of returned: dead, not resettable, or discarded by their holder.
+        last_handoff: When a caller last got a connection (monotonic seconds), None before the first.
+        is_full_since: Since when every caller has had to wait and none was served (monotonic seconds); None otherwise.
+    """
+
+    size: int
+    idle: int
+    acquired: int
+    connecting: int
+    closing: int
+    min: int
+    max: int
+    waiting: int
+    lanes: tuple[LaneSnapshot, ...]
+    connects: int
+    connect_failures: int
+    discarded: int
+    last_handoff: float | None
+    is_full_since: float | None

@@ -1,0 +1,61 @@
+"""Histograms and snapshots."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from magnus.lanes import QueryPriority
+from magnus.pool._stats import Histogram, LaneCounters
+
+
+def test_an_empty_histogram_has_percentiles_of_zero():
+    """Nothing waited for nothing."""
+    assert Histogram().percentiles(50, 99) == (0.0, 0.0)
+
+
+@given(st.lists(st.floats(0.0, 100_000.0), min_size=1, max_size=200), st.sampled_from([1, 50, 90, 95, 99, 100]))
+def test_a_percentile_is_at_most_a_sixteenth_too_high_and_never_too_low(durations, percent):
+    """To the microsecond below which nothing is told apart."""
+    histogram = Histogram()
+    for duration in durations:
+        histogram.record(duration)
+
+    (found,) = histogram.percentiles(percent)
+
+    rank = max(1, -(-percent * len(durations) // 100))
+    exact = int(sorted(durations)[rank - 1] * 1e6) / 1e6
+    assert exact - 1e-9 <= found <= exact * 17 / 16 + 1e-6
+
+
+@pytest.mark.parametrize("duration", [-5.0, 0.0, 1e-9])
+def test_nothing_and_less_count_as_zero(duration):
+    """A clock moved by hand does no harm."""
+    histogram = Histogram()
+
+    histogram.record(duration)
+
+    assert histogram.percentiles(100) == (0.0,)
+
+
+def test_what_is_longer_than_the_longest_bucket_is_counted_in_it():
+    """Months stay months."""
+    histogram = Histogram()
+
+    histogram.record(1e12)
+
+    assert histogram.percentiles(100)[0] > 4e6
+
+
+def test_counters_are_frozen_into_a_snapshot():
+    """Beside what the lane holds now."""
+    counters = LaneCounters()
+    counters.acquired_total, counters.timeouts, counters.rejected = 7, 2, 1
+    counters.wait.record(0.5)
+
+    found = counters.snapshot(QueryPriority.LOW, acquired=1, waiting=3, cap=6)
+
+    assert (found.lane, found.acquired, found.waiting, found.cap) == (QueryPriority.LOW, 1, 3, 6)
+    assert (found.acquired_total, found.timeouts, found.rejected) == (7, 2, 1)
+    assert found.p50 == found.p99 == pytest.approx(0.5, rel=1 / 16)
