@@ -1,0 +1,50 @@
+"""An asyncio data layer over asyncpg for PostgreSQL: warm pool, priority lanes, deadlines, guards, health."""
+
+from magnus._driver import AlreadyReleased, PoolClosed
+from magnus.config import DatabaseConfig
+from magnus.connection import Connection
+from magnus.database import Database, ProbeState, get_database, set_database
+from magnus.errors import (
+    CommitRolledBack,
+    ConfigError,
+    ConnectError,
+    DatabaseError,
+    MagnusError,
+    OutcomeUnknown,
+    Overloaded,
+    PoolError,
+    PoolTimeout,
+    QueryTimeout,
+    TuningError,
+)
+from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, scope
+from magnus.observe import Event, Observer
+from magnus.transaction import Transaction
+
+__all__ = [  # noqa: RUF022  # plain order, as sorted() has it
+    "AlreadyReleased",
+    "CommitRolledBack",
+    "ConfigError",
+    "ConnectError",
+    "Connection",
+    "Database",
+    "DatabaseConfig",
+    "DatabaseError",
+    "Event",
+    "MagnusError",
+    "Observer",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PoolClosed",
+    "PoolError",
+    "PoolTimeout",
+    "ProbeState",
+    "QUERY_TIMEOUTS",
+    "QueryPriority",
+    "QueryTimeout",
+    "Transaction",
+    "TuningError",
+    "get_database",
+    "scope",
+    "set_database",
+]

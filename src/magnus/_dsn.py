@@ -139,7 +139,7 @@ def _assemble(found: dict[str, str], hosts: tuple[tuple[str, int | None], ...] |
         names = found.pop("host").split(",")
         if len(ports) not in {0, 1, len(names)}:
             _refuse("names another number of ports than of hosts")
-        spread = ports * len(names) if len(ports) == 1 else ports or [None] * len(names)
+        spread: list[int | None] = [*ports] * len(names) if len(ports) == 1 else [*ports] or [None] * len(names)
         hosts = tuple(zip(names, spread, strict=True))
     elif ports:
         hosts = tuple((host, port or ports[0]) for host, port in hosts or (("localhost", None),))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.servers import binaries_or_skip
 
 from magnus.embedded import Cluster, ClusterError, _server, persistent, throwaway
 from magnus.embedded._account import server_account
 from magnus.embedded._folder import temporary_home
+from tests.servers import binaries_or_skip
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.servers import binaries_or_skip
 
 from magnus.embedded import Binaries, Cluster, ClusterError, _postmaster, throwaway
 from magnus.embedded._account import server_account
 from magnus.embedded._folder import temporary_home
+from tests.servers import binaries_or_skip
 
 # A process of its own that holds a cluster: says so in one line of JSON, and ends when its input does.
 OWNER = """

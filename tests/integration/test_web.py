@@ -17,7 +17,6 @@ import httpx2
 import pytest
 from fastapi import Depends, FastAPI, Request
 from starlette.testclient import TestClient
-from tests.servers import binaries_or_skip
 
 from magnus.config import DatabaseConfig
 from magnus.database import get_database
@@ -35,6 +34,7 @@ from magnus.fastapi import (
     problem_response,
 )
 from magnus.observe import Event, HealthCheckRecovered, PoolWarmed, WarmupFailed
+from tests.servers import binaries_or_skip
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -130,9 +130,7 @@ def test_without_the_extra_it_says_what_to_install(missing):
 
 def test_importing_the_entry_point_loads_nothing_heavy():
     """What draws and parses comes when a command runs."""
-    code = (
-        "import sys, magnus.cli; print(*({'cyclopts', 'rich', 'fastapi', 'structlog'} & set(sys.modules)))"
-    )
+    code = "import sys, magnus.cli; print(*({'cyclopts', 'rich', 'fastapi', 'structlog'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not found.stdout.strip()
 

@@ -1,0 +1,1 @@
+"""AVA, a trading backend on Magnus: positions, trades, imports and the monthly report."""
