@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
+from fastapi_offline import FastAPIOffline
 
 from ava import problems
 from ava.config import Settings
@@ -47,7 +48,7 @@ _INDEX: Final = """\
 """
 
 _LINKS: Final = {
-    "/docs": "API, to try out (the page loads its scripts from the internet)",
+    "/docs": "API, to try out",
     "/openapi.json": "API, as OpenAPI",
     f"{PREFIX}/health/liveness": "is the process alive",
     f"{PREFIX}/health/readiness": "can it serve",
@@ -77,7 +78,7 @@ def create_app(
     """
     settings = Settings.load() if settings is None else settings
     magnus = Magnus(config, warmup=settings.warmup_connections, observers=observers)
-    app = FastAPI(
+    app = FastAPIOffline(  # the page of the API brings its own scripts and styles
         title="AVA",
         version=version("ava-trading"),
         description=_DESCRIPTION,

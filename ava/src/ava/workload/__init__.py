@@ -1,0 +1,1 @@
+"""AVA's mixed workload: what real clients would ask, over the real HTTP API."""

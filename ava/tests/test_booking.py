@@ -1,0 +1,150 @@
+"""Booking an order: what makes two requests the same, how few round trips it takes, and what a cut leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import pytest
+from service import ANNA, assert_clean, seed
+
+from ava.money import plain
+from ava.services import booking
+from ava.services.booking import Booked, KeyReused, Order, book
+from ava.services.rules import Reason, Side
+from magnus import Database, DatabaseConfig
+
+pytest_plugins = ("service_fixtures",)
+
+D = Decimal
+BUY = Order("AAAA", Side.BUY, D(1))
+
+
+@pytest.fixture
+async def db(migrated):
+    """The seeded schema, connected as its owner; audited afterwards."""
+    await seed(migrated)
+    async with Database(DatabaseConfig(dsn=migrated.owner, min_pool_size=2, max_pool_size=4)) as found:
+        yield found
+    await assert_clean(migrated)
+
+
+class Counted:
+    """
+    A transaction that counts what is sent.
+    """
+
+    def __init__(self, tx) -> None:
+        self._tx = tx
+        self.calls = []
+
+    def __getattr__(self, name):
+        def send(*args):
+            self.calls.append(name)
+            return getattr(self._tx, name)(*args)
+
+        return send
+
+
+class CountedDatabase:
+    """
+    A database whose last transaction was counted.
+    """
+
+    def __init__(self, db) -> None:
+        self._db = db
+        self.calls = []
+
+    @asynccontextmanager
+    async def transaction(self, **options):
+        async with self._db.transaction(**options) as tx:
+            counted = Counted(tx)
+            yield counted
+        self.calls = counted.calls
+
+
+def test_equal_orders_have_equal_digests():
+    """By value: zeros at the end are no difference, a limit or none is."""
+    same = [Order("AAAA", Side.BUY, D("10"), D("1.5")), Order("AAAA", Side.BUY, D("10.000"), D("1.50"))]
+    other = [
+        Order("AAAA", Side.BUY, D(10)),
+        Order("AAAA", Side.SELL, D(10), D("1.5")),
+        Order("AAAB", Side.BUY, D(10), D("1.5")),
+        Order("AAAA", Side.BUY, D(100), D("1.5")),
+        Order("AAAA", Side.BUY, D("1.5"), D(10)),
+    ]
+    digests = [order.digest() for order in (*same, *other)]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 6
+
+
+def test_decimals_are_written_plainly():
+    """Never with an exponent, never with zeros at the end."""
+    values = ("0E-8", "10.00000000", "1E+3", "0.00000001", "-1.50", "100")
+    assert [plain(D(value)) for value in values] == ["0", "10", "1000", "0.00000001", "-1.5", "100"]
+
+
+async def test_an_order_takes_five_round_trips(db):
+    """BEGIN with its settings, lock, read, write, COMMIT: a lock is held for four of them. A repeat takes four."""
+    counted = CountedDatabase(db)
+    await book(counted, ANNA, "k", BUY)
+    assert counted.calls == ["fetchrow", "fetchrow", "fetchrow"]
+    await book(counted, ANNA, "k", BUY)
+    assert counted.calls == ["fetchrow", "fetchrow"]
+    await book(counted, ANNA, "s", Order("AAAA", Side.SELL, D("0.5")))
+    assert counted.calls == ["fetchrow", "fetchrow", "fetchrow"]
+
+
+async def test_a_sale_over_many_lots_reads_them_all(db, monkeypatch):
+    """More lots than an order reads at once; the cost is that of all of them."""
+    monkeypatch.setattr(booking, "_LOTS", 3)
+    for number in range(7):
+        await book(db, ANNA, f"b{number}", Order("AAAA", Side.BUY, D(1)))
+    answer = await book(db, ANNA, "s", Order("AAAA", Side.SELL, D("5.5")))
+    assert isinstance(answer.outcome, Booked)
+    assert answer.outcome.realised_pnl == D("0.00")
+    last = await book(db, ANNA, "t", Order("AAAA", Side.SELL, D("1.5")))
+    assert isinstance(last.outcome, Booked)
+    assert (await book(db, ANNA, "u", Order("AAAA", Side.SELL, D(1)))).outcome is Reason.INSUFFICIENT_HOLDINGS
+
+
+async def test_a_booking_that_is_cancelled_while_it_waits_leaves_nothing(ava):
+    """The key is free, and the same request books afterwards."""
+    db = ava.app.state.magnus.database
+    lock = ava.admin.transaction()
+    await lock.start()
+    await ava.admin.execute("select from cash where account_id = 1 for update")
+    waiting = asyncio.create_task(book(db, ANNA, "k", BUY))
+    pid = await ava.admin.fetchval("select pg_backend_pid()")
+    while not await db.fetchval("select exists(select from pg_locks where $1 = any(pg_blocking_pids(pid)))", pid):
+        assert not waiting.done()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await lock.rollback()
+    assert await ava.count("orders") == 0
+    answer = await book(db, ANNA, "k", BUY)
+    assert isinstance(answer.outcome, Booked)
+    assert not answer.is_replayed
+
+
+async def test_a_fault_in_the_middle_takes_everything_back(db, monkeypatch):
+    """Cash, lots and the order come together or not at all."""
+
+    async def fault(*args):
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(booking, "_fill", fault)
+        with pytest.raises(RuntimeError):
+            await book(db, ANNA, "k", BUY)
+    assert not (await book(db, ANNA, "k", BUY)).is_replayed
+
+
+async def test_a_reused_key_is_an_error_of_its_own(db):
+    """Not a refusal: it is not stored, and the first answer stays."""
+    first = await book(db, ANNA, "k", BUY)
+    with pytest.raises(KeyReused):
+        await book(db, ANNA, "k", Order("AAAA", Side.BUY, D(2)))
+    assert (await book(db, ANNA, "k", BUY)).outcome == first.outcome
