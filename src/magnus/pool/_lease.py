@@ -70,4 +70,5 @@ async def is_reset(con: Connection, limit: float) -> bool:
             await con.reset()
     except Exception:  # noqa: BLE001  # whatever it is, this session is not for the next caller
         return False
-    return not con.is_closed()
+    # A BEGIN whose caller was cancelled may have been answered after the driver looked whether to roll back.
+    return not con.is_closed() and not con.is_in_transaction()

@@ -125,7 +125,7 @@ class Pool:
         await self._keeper.reach(wanted, None)
         return min(self._state.open_count, wanted)
 
-    async def close(self, timeout: float) -> None:  # noqa: ASYNC109  # how long to drain
+    async def close(self, timeout: float) -> None:  # how long to drain
         """
         Refuse new callers and those who wait, wait `timeout` seconds for leases to come back, terminate the rest.
 
@@ -175,7 +175,7 @@ class Pool:
                 return Lease(slot, lane, now)
             now = self._now()
 
-    async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # not the caller's
+    async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
         Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
 

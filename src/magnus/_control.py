@@ -1,0 +1,218 @@
+"""The control connection: one outside the pool, probed for health; and the events when a state begins and ends.
+
+It knows the pool as a snapshot only. A probe through a busy pool would starve exactly when it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from magnus import _driver
+from magnus.errors import ConnectError
+from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtilization, PoolUtilizationNormal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from magnus._clock import Clock
+    from magnus._driver import Connect, Connection
+    from magnus.config import DatabaseConfig
+    from magnus.observe import Event
+    from magnus.pool import PoolSnapshot
+
+_PROBE_LIMIT: Final = 2.0
+_AFTER_FAILURE: Final = 1.0
+_CLOSE_LIMIT: Final = 1.0
+_HIGH: Final = 0.9
+INCURABLE: Final = frozenset({"credentials", "database"})
+"""Reasons of a `ConnectError` that waiting does not heal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeState:
+    """
+    What is known of a database's health at one moment.
+
+    Attributes:
+        is_ok: The last probe succeeded, and the control connection has not been lost since.
+        last_ok: When a probe last succeeded (monotonic seconds), None before the first.
+        failures: Probes that failed since then.
+        is_warm: The pool has had a connection to give.
+        no_handoff_since: Since when every caller has had to wait and none was served (monotonic seconds), or None.
+    """
+
+    is_ok: bool
+    last_ok: float | None
+    failures: int
+    is_warm: bool
+    no_handoff_since: float | None
+
+
+class Verdicts:
+    """
+    Probe results in, events out: one when a state begins, one when it ends. Pure.
+    """
+
+    def __init__(self) -> None:
+        self.is_ok = False
+        self.last_ok: float | None = None
+        self.failures = 0
+        self._failing_since = 0.0
+        self._is_high = False
+
+    def succeeded(self, now: float) -> Event | None:
+        """
+        Take note of a probe that succeeded.
+        """
+        failures, self.failures = self.failures, 0
+        self.is_ok, self.last_ok = True, now
+        return HealthCheckRecovered(failures, now - self._failing_since) if failures else None
+
+    def failed(self, now: float, error_type: str) -> Event | None:
+        """
+        Take note of a probe that failed, or of the control connection's loss.
+        """
+        self.is_ok = False
+        self.failures += 1
+        if self.failures > 1:
+            return None
+        self._failing_since = now
+        return HealthCheckFailed(self.failures, error_type)
+
+    def used(self, pool: PoolSnapshot) -> Event | None:
+        """
+        Take note of how many slots are in use.
+        """
+        utilization = pool.acquired / pool.max
+        is_high = utilization > _HIGH
+        if is_high == self._is_high:
+            return None
+        self._is_high = is_high
+        kind = PoolHighUtilization if is_high else PoolUtilizationNormal
+        return kind(utilization=round(utilization, 4), used=pool.acquired, total=pool.max, free=pool.idle)
+
+
+class Control:
+    """
+    Opens, probes and watches the control connection, until it is closed.
+    """
+
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        *,
+        notify: Callable[[Event], None],
+        clock: Clock,
+        snapshot: Callable[[], PoolSnapshot],
+        connect: Connect = _driver.driver_connect,
+    ) -> None:
+        self._config = config
+        self._notify = notify
+        self._clock = clock
+        self._snapshot = snapshot
+        self._connect = connect
+        self._con: Connection | None = None
+        self._flight: asyncio.Task[bool] | None = None
+        self._loop: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._opened_at = 0.0
+        self.verdicts = Verdicts()
+        self.last_error: ConnectError | None = None
+
+    async def check(self) -> bool:
+        """
+        Probe now and return whether the database answers; callers at the same time share one probe. Never raises.
+        """
+        if self._flight is None:
+            self._flight = asyncio.get_running_loop().create_task(self._probe())
+            self._flight.add_done_callback(self._land)
+        return await asyncio.shield(self._flight)
+
+    def start(self) -> None:
+        """
+        Begin to probe in the background.
+        """
+        self._loop = asyncio.get_running_loop().create_task(self._watch())
+
+    async def close(self) -> None:
+        """
+        Stop probing and close the connection.
+        """
+        tasks = [task for task in (self._loop, self._flight) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop = None
+        con, self._con = self._con, None
+        if con is not None:
+            try:
+                await con.close(timeout=_CLOSE_LIMIT)
+            finally:
+                con.terminate()
+
+    def _land(self, _flight: asyncio.Task[bool]) -> None:
+        self._flight = None
+
+    async def _watch(self) -> None:
+        while True:
+            delay = self._config.health_check_interval
+            await self._pause(delay if self.verdicts.is_ok else min(delay, _AFTER_FAILURE))
+            await self.check()
+            self._tell(self.verdicts.used(self._snapshot()))
+
+    async def _pause(self, seconds: float) -> None:
+        """
+        Wait, or less when the control connection is lost; one that keeps being lost is opened once a second.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+        await self._clock.sleep(max(0.0, self._opened_at + _AFTER_FAILURE - self._clock.now()))
+
+    async def _probe(self) -> bool:
+        try:
+            con = self._con if self._con is not None else await self._open()
+            async with asyncio.timeout(_PROBE_LIMIT):
+                await con.execute("SELECT 1")
+        except Exception as error:  # noqa: BLE001  # whatever it is, the database did not answer
+            self._drop()
+            self.last_error = error if isinstance(error, ConnectError) else _driver.connect_error(error)
+            self._tell(self.verdicts.failed(self._clock.now(), type(error.__cause__ or error).__name__))
+            return False
+        self._tell(self.verdicts.succeeded(self._clock.now()))
+        return True
+
+    async def _open(self) -> Connection:
+        arguments = self._config.connect_arguments(os.environ)
+        try:
+            async with asyncio.timeout(self._config.connect_timeout):
+                con = await self._connect(**arguments)
+        except Exception as error:  # noqa: BLE001  # named here
+            found = _driver.connect_error(error)
+            raise found from found.__cause__
+        _driver.guard_socket(con)
+        con.add_termination_listener(self._on_lost)
+        self._con = con
+        self._opened_at = self._clock.now()
+        return con
+
+    def _drop(self) -> None:
+        con, self._con = self._con, None
+        if con is not None:
+            con.terminate()
+
+    def _on_lost(self, con: object) -> None:
+        if con is self._con:
+            self._con = None
+            self._tell(self.verdicts.failed(self._clock.now(), "ConnectionLost"))
+            self._wake.set()
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._notify(event)

@@ -1,0 +1,307 @@
+"""Runs statements on one lease: within their limits on both sides, their errors named, counted; then gives it back.
+
+What is given back late, because the server still owes an answer, is given back in the background: the caller's time is
+over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import asyncpg
+
+from magnus.errors import MagnusError, QueryTimeout
+from magnus.observe import QueryTimedOut
+from magnus.session import LaneLimit, SessionLimit, TransactionMode, Window, lane_limits, server_limit, window
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+
+    from magnus._clock import Clock
+    from magnus._driver import Connection as RawConnection
+    from magnus._figures import QueryStats
+    from magnus.config import DatabaseConfig
+    from magnus.lanes import QueryPriority
+    from magnus.observe import Event
+    from magnus.pool import Lease, Pool
+    from magnus.transaction import Transaction
+
+T = TypeVar("T")
+
+_SHOWN: Final = 200
+_NEAR: Final = 0.9
+_GRACE: Final = 0.2  # a cancel takes a few milliseconds on a server that answers
+_LATE: Final = 2.0  # a cancel that came before its statement finds nothing to cancel: then the connection is cut
+_HAS_TRANSACTION_TIMEOUT: Final = 17
+_PLAIN: Final = TransactionMode()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """
+    What holds for every statement of one database.
+
+    Attributes:
+        limits: By lane.
+        startup_limit: The session's own statement_timeout, seconds.
+        transaction_limits: Of a whole transaction, by the lane it runs in.
+        stats: Where statements are counted.
+        notify: Who is told of events.
+        clock: Whose seconds all deadlines are in.
+        make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
+        background: What goes on after its caller was answered.
+    """
+
+    limits: Mapping[QueryPriority, LaneLimit]
+    startup_limit: float
+    transaction_limits: Mapping[QueryPriority, LaneLimit]
+    stats: QueryStats
+    notify: Callable[[Event], None]
+    clock: Clock
+    make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
+    background: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, config: DatabaseConfig, **others: Any) -> Terms:
+        """
+        Return the terms that a configuration gives.
+        """
+        limits = lane_limits(config)
+        transactions = {
+            lane: LaneLimit(longest, longest)
+            for lane, limit in limits.items()
+            for longest in [max(config.transaction_timeout, limit.client)]
+        }
+        return cls(limits, config.statement_timeout, transactions, **others)
+
+    async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
+        """
+        Start work that must be finished, wait a moment for it, and leave the rest of it to the background.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+        await asyncio.wait({task}, timeout=_GRACE)
+
+
+class Execution:
+    """
+    One lease while it is out: its connection, what is known of its session, and until when it may work.
+
+    Attributes:
+        deadline: Until when statements may run (monotonic seconds), or None; a transaction sets it.
+        transactions: Those that are open, outermost first.
+        mode: How the outermost of them began.
+        is_released: The lease was given back; the connection is somebody else's.
+        is_late: A statement was abandoned, and the server may still be at it.
+    """
+
+    __slots__ = (
+        "_lease",
+        "_pool",
+        "deadline",
+        "is_late",
+        "is_released",
+        "lane",
+        "limit",
+        "mode",
+        "raw",
+        "session",
+        "terms",
+        "transactions",
+    )
+
+    def __init__(self, pool: Pool, lease: Lease, terms: Terms) -> None:
+        self._pool = pool
+        self._lease = lease
+        self.raw: RawConnection = lease.con
+        self.lane: QueryPriority = lease.lane
+        self.terms = terms
+        self.limit = terms.limits[lease.lane]
+        self.session = SessionLimit()
+        self.deadline: float | None = None
+        self.transactions: list[Transaction] = []
+        self.mode = _PLAIN
+        self.is_released = False
+        self.is_late = False
+
+    async def give_back(self) -> None:
+        """
+        Return the lease to its pool. Calling it again does nothing.
+        """
+        if self.is_released:
+            return
+        self.is_released = True
+        if self.is_late and not self.raw.is_closed():
+            await self.terms.begin_to(self._pool.release(self._lease, timeout=_LATE))
+        else:
+            await self._pool.release(self._lease)
+
+    def check(self, name: str) -> RawConnection:
+        """
+        Return the connection for a call of the user's.
+
+        Raises:
+            asyncpg.InterfaceError: the lease was released, or the connection is closed.
+        """
+        if self.is_released:
+            raise asyncpg.InterfaceError(f"cannot call {name}(): connection has been released back to the pool")
+        if self.raw.is_closed():
+            raise asyncpg.InterfaceError(f"cannot call {name}(): connection is closed")
+        return self.raw
+
+    def window(self, timeout: float | None) -> Window:
+        return window(self.limit, timeout, now=self.terms.clock.now(), until=self.deadline)
+
+    async def settle(self, text: str, span: Window) -> None:
+        """
+        Bring the server's limit into force; no round trip when it is.
+
+        Raises:
+            QueryTimeout: the deadline has passed; nothing was sent.
+        """
+        if self.session.present == span.server:
+            return
+        is_in_transaction = self.raw.is_in_transaction()
+        sql = self.session.change(span.server, is_in_transaction=is_in_transaction)
+        if sql is not None:
+            await self.send(sql, text, span)
+            self.session.changed(span.server, is_in_transaction=is_in_transaction)
+
+    async def send(self, sql: str, text: str, span: Window) -> str:
+        """
+        Run a statement of the layer's own inside the time of the user's `text`; it is not counted.
+        """
+        try:
+            return await self.raw.execute(sql, timeout=self._remaining(text, span))
+        except Exception as error:
+            self._raise_timeout(error, text, span, sent=span.started)
+            raise
+
+    async def perform(
+        self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
+    ) -> T:
+        """
+        Settle and run a statement that is asked for now.
+        """
+        span = self.window(timeout)
+        await self.settle(text, span)
+        return await self.run(call, text, args, span, **options)
+
+    async def run(
+        self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], span: Window, **options: Any
+    ) -> T:
+        """
+        Await `call(*args, timeout=…)` within `span`; `text` is what events show of it.
+
+        Raises:
+            QueryTimeout: a limit was reached, the client's or the server's.
+            Exception: the driver's own error, unwrapped.
+        """
+        remaining = self._remaining(text, span)
+        terms = self.terms
+        sent = terms.clock.now()
+        is_successful = False
+        try:
+            result = await call(*args, timeout=remaining, **options)
+            is_successful = True
+        except asyncio.CancelledError:
+            self.is_late = True
+            raise
+        except Exception as error:
+            self._raise_timeout(error, text, span, sent=sent)
+            raise
+        finally:
+            terms.stats.ran(terms.clock.now() - sent, is_successful=is_successful)
+            self.session.heard(text)
+        return result
+
+    def _remaining(self, text: str, span: Window) -> float:
+        remaining = span.deadline - self.terms.clock.now()
+        if remaining <= 0:
+            raise self.overtime(text, span)
+        return remaining
+
+    def _raise_timeout(self, error: Exception, text: str, span: Window, *, sent: float) -> None:
+        if isinstance(error, asyncpg.InternalClientError):
+            # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
+            self.raw.terminate()
+        elif self._is_limit(error, span, sent):
+            self.is_late = True
+            raise self.overtime(text, span) from error
+
+    def _is_limit(self, error: Exception, span: Window, sent: float) -> bool:
+        if isinstance(error, TimeoutError):
+            # One with an errno is the socket's; one before the deadline is of a source that the caller passed in.
+            is_ours = error.errno is None and not isinstance(error, MagnusError)
+            return is_ours and _is_near(self.terms.clock.now(), since=sent, limit=span.deadline - sent)
+        if isinstance(error, asyncpg.QueryCanceledError):
+            # An operator's cancel has the same code; the time tells them apart in every language of messages.
+            server = self.terms.startup_limit if span.server is None else span.server
+            limit = min(server, span.deadline - sent)
+            is_cancel = "user request" in str(error)
+            return not is_cancel and _is_near(self.terms.clock.now(), since=sent, limit=limit)
+        return False
+
+    def overtime(self, text: str, span: Window) -> QueryTimeout:
+        """
+        Count and tell that a statement reached its limit; return the error to raise.
+        """
+        terms = self.terms
+        lane, elapsed = self.lane.value, terms.clock.now() - span.started
+        terms.stats.timeouts += 1
+        terms.notify(QueryTimedOut(lane, span.limit, elapsed, text[:_SHOWN]))
+        return QueryTimeout(priority=lane, timeout=span.limit, elapsed=elapsed)
+
+    # --- transactions
+
+    def transaction_deadline(self, timeout: float | None) -> float:
+        """
+        Return until when a transaction may run that begins now (monotonic seconds).
+        """
+        terms = self.terms
+        span = window(terms.transaction_limits[self.lane], timeout, now=terms.clock.now(), until=self.deadline)
+        return span.deadline
+
+    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float) -> None:
+        """
+        Begin a transaction, with everything that is local to it, in one round trip, and bind statements to `deadline`.
+
+        A failure closes the connection: nobody knows whether the server began.
+        """
+        lane, session = self.limit, self.session
+        statement = lane.server if lane.server != session.present else None
+        guard = server_limit(self.terms.transaction_limits[self.lane], timeout)
+        has_guard = self.raw.get_server_version().major >= _HAS_TRANSACTION_TIMEOUT
+        text = mode.begin(statement_timeout=statement, transaction_timeout=guard if has_guard else None)
+        self.deadline = deadline
+        self.mode = mode
+        is_begun = False
+        try:
+            await self.send(text, text, self.window(None))
+            is_begun = True
+        finally:
+            if not is_begun:
+                self.raw.terminate()
+        if statement is not None:
+            session.changed(statement, is_in_transaction=True)
+
+    async def begin_savepoint(self, name: str, mode: TransactionMode, timeout: float | None) -> None:
+        """
+        Begin a savepoint in the open transaction, with settings that a rollback to it undoes.
+
+        Raises:
+            asyncpg.InterfaceError: it was to have another isolation or mode than the transaction.
+        """
+        if mode.is_special and replace(mode, settings={}) != replace(self.mode, settings={}):
+            raise asyncpg.InterfaceError("a savepoint cannot have another isolation or mode than its transaction")
+        text = "; ".join([f"SAVEPOINT {name}", *mode.local_settings()])
+        await self.send(text, text, self.window(None))
+        if timeout is not None:
+            self.deadline = self.window(timeout).deadline
+
+
+def _is_near(now: float, *, since: float, limit: float) -> bool:
+    return now - since >= _NEAR * limit

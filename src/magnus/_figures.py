@@ -1,0 +1,102 @@
+"""Counters of the statements that one database ran, and the figures that `get_stats` shows; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from magnus.pool._stats import Histogram
+
+if TYPE_CHECKING:
+    from magnus.pool import LaneSnapshot, PoolSnapshot
+
+
+class QueryStats:
+    """
+    Statements by outcome and duration. What never got a connection is counted as failed and has no duration.
+    """
+
+    __slots__ = ("_durations", "_seconds", "_slow_after", "failed", "slow", "successful", "timeouts")
+
+    def __init__(self, slow_after: float) -> None:
+        self._slow_after = slow_after
+        self._durations = Histogram()
+        self._seconds = 0.0
+        self.successful = 0
+        self.failed = 0
+        self.timeouts = 0
+        self.slow = 0
+
+    def ran(self, seconds: float, *, is_successful: bool) -> None:
+        """
+        Count a statement that was sent and took `seconds`, waiting for a connection not included.
+        """
+        if is_successful:
+            self.successful += 1
+        else:
+            self.failed += 1
+        self._seconds += seconds
+        self._durations.record(seconds)
+        if seconds > self._slow_after:
+            self.slow += 1
+
+    def never_ran(self) -> None:
+        """
+        Count a statement that could not be sent.
+        """
+        self.failed += 1
+
+    def snapshot(self, *, retries: int) -> dict[str, int | float]:
+        """
+        Return the figures, ready for JSON; durations in milliseconds.
+        """
+        count = self._durations.total
+        p50, p95, p99 = self._durations.percentiles(50.0, 95.0, 99.0)
+        return {
+            "total": self.successful + self.failed,
+            "successful": self.successful,
+            "failed": self.failed,
+            "timeouts": self.timeouts,
+            "retries": retries,
+            "slow_queries": self.slow,
+            "avg_time_ms": round(1000 * self._seconds / count, 3) if count else 0.0,
+            "p50_ms": round(1000 * p50, 3),
+            "p95_ms": round(1000 * p95, 3),
+            "p99_ms": round(1000 * p99, 3),
+        }
+
+
+def pool_figures(pool: PoolSnapshot | None, *, is_connected: bool, max_size: int) -> dict[str, object]:
+    """
+    Return a pool's figures, ready for JSON; without a pool everything is zero. Waits in milliseconds.
+    """
+    if pool is None:
+        return {"connected": False, "size": 0, "free": 0, "used": 0, "max_size": max_size, "waiting": 0, "lanes": {}}
+    return {
+        "connected": is_connected,
+        "size": pool.idle + pool.acquired,
+        "free": pool.idle,
+        "used": pool.acquired,
+        "min_size": pool.min,
+        "max_size": pool.max,
+        "connecting": pool.connecting,
+        "waiting": pool.waiting,
+        "utilization": round(pool.acquired / pool.max, 4),
+        "connects": pool.connects,
+        "connect_failures": pool.connect_failures,
+        "discarded": pool.discarded,
+        "lanes": {lane.lane.value: _lane_figures(lane) for lane in pool.lanes},
+    }
+
+
+def _lane_figures(lane: LaneSnapshot) -> dict[str, object]:
+    return {
+        "used": lane.acquired,
+        "waiting": lane.waiting,
+        "cap": lane.cap,
+        "acquired": lane.acquired_total,
+        "timeouts": lane.timeouts,
+        "rejected": lane.rejected,
+        "wait_p50_ms": round(1000 * lane.p50, 3),
+        "wait_p95_ms": round(1000 * lane.p95, 3),
+        "wait_p99_ms": round(1000 * lane.p99, 3),
+    }

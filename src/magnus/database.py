@@ -1,0 +1,389 @@
+"""The facade that a service holds: pool, limits, retries, transactions, health and figures behind one object.
+
+It decides nothing itself: lanes and slots are the pool's, limits the session's, repeats the retry policy's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakKeyDictionary
+
+from magnus import lanes
+from magnus._clock import MonotonicClock
+from magnus._control import INCURABLE, Control, ProbeState
+from magnus._driver import PoolClosed
+from magnus._execution import Execution, Terms
+from magnus._figures import QueryStats, pool_figures
+from magnus._statements import Statements
+from magnus.config import DatabaseConfig
+from magnus.connection import Acquisition, Connection
+from magnus.errors import ConfigError, ConnectError
+from magnus.observe import PoolWarmed, WarmupFailed
+from magnus.pool import Pool
+from magnus.retry import Progress, Retrier, RetryPolicy
+from magnus.session import TransactionMode, checked, window
+from magnus.transaction import Transaction, on_lease
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from types import TracebackType
+
+    import asyncpg
+
+    from magnus._clock import Clock
+    from magnus.lanes import QueryPriority
+    from magnus.observe import Event, Observer
+
+__all__ = ["Database", "ProbeState", "get_database", "set_database"]
+
+_CLOCK: Final = MonotonicClock()
+
+
+class Database(Statements):
+    """
+    One database: `async with Database(config) as db`, or `connect` and `close`.
+
+    It holds a pool, never a connection, so any number of tasks may share it. Every method that takes `priority` works
+    in that lane, else in the lane of the enclosing scope, else NORMAL; a scope can only lower. `timeout` (seconds) is
+    for all of a call: waiting for a connection, the statement, its rows; without it the lane's limit holds, and the
+    deadline of an enclosing scope always does.
+
+    Raises (every method that works on the server):
+        QueryTimeout: the limit was reached while the statement ran.
+        PoolTimeout: it was reached while waiting for a connection.
+        Overloaded: too many wait in the lane already.
+        PoolClosed: the database is not connected, or is draining.
+        asyncpg.PostgresError: the server refused; the driver's own exception.
+
+    Cancelled, a statement is cancelled on the server too and its connection goes back; a COMMIT under way is not
+    cancelled (see `Transaction`).
+    """
+
+    def __init__(self, config: DatabaseConfig, *, observers: Sequence[Observer] = ()) -> None:
+        self._config = config
+        self._observers = tuple(observers)
+        self._reported: list[Observer] = []
+        self._pool: Pool | None = None
+        self._control: Control | None = None
+        self._is_draining = False
+        self._has_served = False
+        self._stats = QueryStats(config.slow_query_threshold)
+        self._clock: Clock = _CLOCK
+        super().__init__(
+            Terms.of(config, stats=self._stats, notify=self._notify, clock=self._clock, make_transaction=on_lease),
+            Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock),
+            self._take,
+        )
+        self._gate = asyncio.Lock()
+
+    def __repr__(self) -> str:
+        state = "draining" if self._is_draining else "connected" if self.is_connected else "not connected"
+        return f"<magnus.Database {self._config.safe_dsn} {state}>"
+
+    # --- life
+
+    @property
+    def config(self) -> DatabaseConfig:
+        return self._config
+
+    @property
+    def is_connected(self) -> bool:
+        """
+        Whether `connect` has returned and `close` has not; the server may be away all the same, see `health`.
+        """
+        return self._pool is not None
+
+    @property
+    def is_draining(self) -> bool:
+        """
+        Whether `close` was called: work under way is finished, no new work is taken.
+        """
+        return self._is_draining
+
+    async def connect(self, *, wait: bool = True) -> None:
+        """
+        Open the control connection, start the pool and open `min_pool_size` connections. Does nothing when connected.
+
+        With `wait=False` an unreachable server is no error: the pool goes on trying, callers wait within their limits,
+        and `health` says how it stands. That is for services whose readiness reports it.
+
+        Raises:
+            ConnectError: the server cannot be reached; whatever `wait` is, when it refused the user or the database.
+            ConfigError: the target cannot be read.
+        """
+        async with self._gate:
+            if self._pool is None:
+                await self._open(wait=wait)
+
+    async def _open(self, *, wait: bool) -> None:
+        pool = Pool(self._config, notify=self._notify, clock=self._clock)
+        control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
+        is_open = False
+        try:
+            is_up = await control.check()
+            error = control.last_error
+            if not is_up and error is not None and (wait or error.reason in INCURABLE):
+                raise error
+            await pool.open()
+            if is_up:
+                await pool.warmup(self._config.min_pool_size)
+            is_open = True
+        finally:
+            if not is_open:
+                await control.close()
+                await pool.close(0.0)
+        self._pool, self._control = pool, control
+        self._is_draining = self._has_served = False
+        control.start()
+
+    async def close(self, timeout: float = 10.0) -> None:
+        """
+        Drain: refuse new work at once, wait `timeout` seconds for work under way, end the rest. Harmless when closed.
+        """
+        pool, control = self._pool, self._control
+        if pool is None or control is None:
+            return
+        self._is_draining = True
+        try:
+            await pool.close(timeout)
+        finally:
+            self._pool = self._control = None
+            await control.close()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def warmup_pool(self, target_connections: int = 10) -> int:
+        """
+        Open and prove connections until `target_connections` (at most `max_pool_size`) are ready; return how many are.
+
+        A server that does not answer is no error: the event `database_warmup_failed` says it, else
+        `database_pool_warmed`.
+
+        Raises:
+            ConfigError: the target is no whole number of at least 0.
+            PoolClosed: the database is not connected.
+        """
+        if type(target_connections) is not int or target_connections < 0:
+            raise ConfigError("target_connections", target_connections, "must be a whole number of at least 0")
+        pool = self._open_pool()
+        wanted = min(target_connections, self._config.max_pool_size)
+        ready = await pool.warmup(wanted)
+        if ready >= wanted:
+            self._notify(PoolWarmed(connections=ready, pool_size=pool.snapshot().size))
+        else:
+            error = pool.last_connect_error or ConnectError("the connections were lost again", reason="unreachable")
+            self._notify(WarmupFailed(ready, wanted, type(error).__name__, str(error)))
+        return ready
+
+    # --- connections and transactions
+
+    def acquire(self, *, priority: QueryPriority | None = None, timeout: float | None = None) -> Acquisition:
+        """
+        Lease a connection: `async with db.acquire() as con`, or await it and `release` it.
+
+        `timeout` is for the waiting only. Statements on the connection have the limit of its lane.
+        """
+        return Acquisition(partial(self._acquire, priority, None if timeout is None else checked(timeout)))
+
+    async def release(self, connection: Connection) -> None:
+        """
+        Give a leased connection back; its session is reset. A second time does nothing.
+        """
+        await connection.give_back()
+
+    def transaction(
+        self,
+        *,
+        isolation: str | None = None,
+        readonly: bool = False,
+        deferrable: bool = False,
+        priority: QueryPriority | None = None,
+        timeout: float | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Transaction:
+        """
+        Return a transaction on a connection of its own: `async with db.transaction() as tx`.
+
+        `timeout` is for the whole of it (without: `transaction_timeout`, or the lane's limit when that is larger);
+        each statement has the lane's limit. `settings` are in force until it ends; "role" among them is the role that
+        it runs as. BEGIN and all settings take one round trip.
+
+        Raises:
+            ConfigError: a name, a value or the isolation level is impossible.
+        """
+        mode = TransactionMode(isolation, readonly, deferrable, {} if settings is None else dict(settings))
+        limit = None if timeout is None else checked(timeout)
+        return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back)
+
+    @asynccontextmanager
+    async def cursor(
+        self,
+        query: str,
+        *args: Any,
+        prefetch: int | None = None,
+        priority: QueryPriority | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[AsyncIterator[asyncpg.Record]]:
+        """
+        Iterate over a large result, `prefetch` rows a round trip, in a transaction of its own:
+        `async with db.cursor(…) as rows: async for row in rows: …`.
+
+        `timeout` is for the whole of it, as for `transaction`; each round trip has the lane's limit.
+        """
+        async with self.transaction(priority=priority, timeout=timeout) as transaction:
+            yield aiter(transaction.cursor(query, *args, prefetch=prefetch))
+
+    # --- health and figures
+
+    async def health_check(self) -> bool:
+        """
+        Ask the server for an answer on the control connection, bounded in time; False when there is none.
+        """
+        return self._control is not None and await self._control.check()
+
+    @property
+    def health(self) -> ProbeState:
+        """
+        What the probes found so far; nothing is sent.
+        """
+        if self._pool is None or self._control is None:
+            return ProbeState(is_ok=False, last_ok=None, failures=0, is_warm=False, no_handoff_since=None)
+        pool, verdicts = self._pool.snapshot(), self._control.verdicts
+        self._has_served = self._has_served or pool.idle + pool.acquired >= min(1, pool.min)
+        return ProbeState(
+            is_ok=verdicts.is_ok,
+            last_ok=verdicts.last_ok,
+            failures=verdicts.failures,
+            is_warm=self._has_served,
+            no_handoff_since=pool.is_full_since,
+        )
+
+    def get_stats(self) -> dict[str, Any]:
+        """
+        Return all figures as a plain dict, ready for JSON: `query_stats` and `pool_stats`.
+        """
+        pool = None if self._pool is None else self._pool.snapshot()
+        return {
+            "query_stats": self._stats.snapshot(retries=self._retrier.retries),
+            "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
+        }
+
+    def add_observer(self, observer: Observer) -> None:
+        """
+        Tell `observer` of every event from now on.
+        """
+        self._observers = (*self._observers, observer)
+
+    def remove_observer(self, observer: Observer) -> None:
+        """
+        Tell `observer` no more. An unknown one is ignored.
+        """
+        self._observers = tuple(other for other in self._observers if other != observer)
+        self._reported = [other for other in self._reported if other != observer]
+
+    def _notify(self, event: Event) -> None:
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception as error:  # noqa: BLE001  # whatever it raises must not disturb what it observes
+                self._report(observer, event, error)
+
+    def _report(self, observer: Observer, event: Event, error: Exception) -> None:
+        if observer not in self._reported:
+            self._reported.append(observer)
+            message = f"an observer failed on {event.name}; further failures of it are not reported"
+            asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+
+    # --- leases
+
+    def _open_pool(self) -> Pool:
+        if self._pool is None:
+            raise PoolClosed("the database is not connected")
+        return self._pool
+
+    async def _take(self, lane: QueryPriority, deadline: float) -> Execution:
+        pool = self._open_pool()
+        return Execution(pool, await pool.acquire(lane, deadline), self._terms)
+
+    async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
+        lane = lanes.resolve(priority)
+        span = window(self._terms.limits[lane], timeout, now=self._clock.now())
+        return Connection(await self._take(lane, span.deadline))
+
+    async def _begin(
+        self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
+    ) -> Execution:
+        lane = lanes.resolve(priority)
+        now = self._clock.now()
+        deadline = window(self._terms.transaction_limits[lane], timeout, now=now).deadline
+        wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
+
+        async def attempt(_: Progress) -> Execution:
+            execution = await self._take(lane, wait)
+            is_begun = False
+            try:
+                await execution.begin(mode, timeout, deadline=deadline)
+                is_begun = True
+            finally:
+                if not is_begun:
+                    await execution.give_back()
+            return execution
+
+        return await self._retrier.run(attempt, Progress(), deadline=wait)
+
+
+# --- the process-wide database ---------------------------------------------------------------------------------------
+
+_installed: WeakKeyDictionary[asyncio.AbstractEventLoop, Database] = WeakKeyDictionary()
+_opening: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Database]] = WeakKeyDictionary()
+
+
+async def get_database() -> Database:
+    """
+    Return the database of this process and event loop: the one installed, else one from the environment, connected.
+
+    A server that cannot be reached is no error here: `health` and readiness report it. Callers at the same time share
+    one start; a start that failed is tried again by the next call.
+
+    Raises:
+        ConfigError: a variable of the environment is impossible.
+        ConnectError: the server refused the user or the database.
+    """
+    loop = asyncio.get_running_loop()
+    installed = _installed.get(loop)
+    if installed is not None:
+        return installed
+    task = _opening.get(loop)
+    if task is None:
+        task = _opening[loop] = loop.create_task(_from_environ())
+        task.add_done_callback(lambda _: _opening.pop(loop, None))
+    return await asyncio.shield(task)
+
+
+def set_database(database: Database | None) -> None:
+    """
+    Install what `get_database` returns on the running event loop; None takes it away. Neither connects nor closes.
+    """
+    loop = asyncio.get_running_loop()
+    if database is None:
+        _installed.pop(loop, None)
+    else:
+        _installed[loop] = database
+
+
+async def _from_environ() -> Database:
+    database = Database(DatabaseConfig.from_environ(os.environ))
+    await database.connect(wait=False)
+    set_database(database)
+    return database

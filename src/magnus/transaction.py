@@ -1,0 +1,209 @@
+"""Transactions and savepoints as users hold them: one round trip to begin, an end that is exactly what it says."""
+
+from __future__ import annotations
+
+import enum
+from itertools import count
+from typing import TYPE_CHECKING, Final, Self
+
+import asyncpg
+
+from magnus import _commit
+from magnus.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from magnus._execution import Execution
+    from magnus.session import TransactionMode
+
+_savepoints: Final = count(1)
+
+
+class State(enum.Enum):
+    """
+    Of a transaction, as words that follow "the transaction".
+    """
+
+    NEW = "is not started"
+    OPEN = "is open"
+    COMMITTED = "is already committed"
+    ROLLED_BACK = "is already rolled back"
+    ENDED = "has ended"
+
+
+class Transaction(Connection):
+    """
+    An open transaction: an asynchronous context manager, and a `Connection` while it lasts.
+
+    At the end of the block it commits, or rolls back when the block raised. COMMIT is never cancelled: a caller who is
+    cancelled meanwhile waits for its answer, at most the limit of the lane or 10 s. The exception of the block is what
+    the caller sees, whatever becomes of the ROLLBACK. `transaction()` gives a savepoint.
+
+    Attributes:
+        state: Where it stands.
+        savepoint: The name that the server knows it by, when it is inside another.
+        mark: What the session's limit was when the savepoint began.
+        until: The deadline that statements had outside.
+
+    Raises:
+        CommitRolledBack: an error inside was swallowed; nothing was stored.
+        OutcomeUnknown: COMMIT was sent and not answered.
+        asyncpg.InterfaceError: it was used before its start or after its end.
+    """
+
+    __slots__ = ("_begin", "_finish", "_is_managed", "mark", "savepoint", "state", "until")
+
+    def __init__(
+        self,
+        begin: Callable[[Transaction], Awaitable[Execution]],
+        finish: Callable[[Execution], Awaitable[None]],
+    ) -> None:
+        self._begin = begin
+        self._finish = finish
+        self.state = State.NEW
+        self._is_managed = False
+        self.savepoint: str | None = None
+        self.mark: float | None = None
+        self.until: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<magnus.Transaction that {self.state.value}>"
+
+    def _check(self, name: str) -> Execution:
+        self._check_state(name)
+        self._execution.check(f"Transaction.{name}")
+        return self._execution
+
+    def _check_state(self, name: str) -> None:
+        if self.state is not State.OPEN:
+            raise asyncpg.InterfaceError(f"cannot call Transaction.{name}(): the transaction {self.state.value}")
+        if self._execution.is_released:
+            raise asyncpg.InterfaceError(f"cannot call Transaction.{name}(): its connection has been released")
+
+    # --- begin and end
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        self._is_managed = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_managed = False
+        if error is None:
+            await self.commit()
+        elif self.state is State.OPEN and not self._execution.is_released:
+            execution = self._leave("rollback")
+            if execution.is_late:
+                await execution.terms.begin_to(self._undo(execution))
+            else:
+                await self._undo(execution)
+
+    async def give_back(self) -> None:
+        """
+        Refuse: a transaction gives its connection back at its end.
+
+        Raises:
+            asyncpg.InterfaceError: always.
+        """
+        raise asyncpg.InterfaceError("a transaction gives its connection back at its end, it cannot be released")
+
+    async def start(self) -> None:
+        """
+        Begin. With `async with` this is done for you.
+        """
+        if self.state is not State.NEW:
+            raise asyncpg.InterfaceError(f"cannot start; the transaction {self.state.value}")
+        self._execution = execution = await self._begin(self)
+        execution.transactions.append(self)
+        self.state = State.OPEN
+
+    async def commit(self) -> None:
+        """
+        Commit, or release the savepoint. At the end of an `async with` block this is done for you.
+        """
+        execution = self._leave("commit")
+        try:
+            if self.savepoint is None:
+                await _commit.commit(execution.raw, limit=max(_commit.COMMIT_LEAST, execution.limit.client))
+            else:
+                text = f"RELEASE SAVEPOINT {self.savepoint}"
+                await execution.send(text, text, execution.window(None))
+            self.state = State.COMMITTED
+        finally:
+            await self._end(execution)
+
+    async def rollback(self) -> None:
+        """
+        Roll back, to the savepoint when it is one. When that fails the connection is closed, which rolls back too.
+        """
+        await self._undo(self._leave("rollback"))
+
+    async def _undo(self, execution: Execution) -> None:
+        is_done = False
+        try:
+            if self.savepoint is None:
+                is_done = await _commit.rollback(execution.raw)
+            else:
+                name = self.savepoint
+                is_done = await _commit.rollback(
+                    execution.raw, f"ROLLBACK TO SAVEPOINT {name}; RELEASE SAVEPOINT {name}"
+                )
+                execution.session.restore(self.mark)
+            self.state = State.ROLLED_BACK
+        finally:
+            if not is_done:
+                execution.raw.terminate()
+            await self._end(execution)
+
+    def _leave(self, name: str) -> Execution:
+        """
+        Take this transaction, and those inside it, off the connection; from here on nobody else may end it.
+        """
+        if self._is_managed:
+            raise asyncpg.InterfaceError(f"cannot {name} by hand inside an `async with` block")
+        self._check_state(name)
+        execution = self._execution
+        execution.deadline = self.until
+        while True:
+            inner: Transaction = execution.transactions.pop()
+            inner.state = State.ENDED
+            if inner is self:
+                return execution
+
+    async def _end(self, execution: Execution) -> None:
+        if self.savepoint is None:
+            raw = execution.raw
+            execution.session.ended()
+            if not raw.is_closed() and raw.is_in_transaction():
+                raw.terminate()
+            await self._finish(execution)
+
+
+def on_lease(execution: Execution, mode: TransactionMode, timeout: float | None) -> Transaction:
+    """
+    Return a transaction on a connection that somebody holds; inside another one it is a savepoint.
+    """
+
+    async def begin(transaction: Transaction) -> Execution:
+        transaction.until = execution.deadline
+        if execution.transactions:
+            transaction.mark = execution.session.mark()
+            transaction.savepoint = name = f"magnus_{next(_savepoints)}"
+            await execution.begin_savepoint(name, mode, timeout)
+        elif execution.raw.is_in_transaction():
+            raise asyncpg.InterfaceError("cannot use transaction() in a manually started transaction")
+        else:
+            await execution.begin(mode, timeout, deadline=execution.transaction_deadline(timeout))
+        return execution
+
+    return Transaction(begin, _keep)
+
+
+async def _keep(execution: Execution) -> None:
+    """
+    Leave the lease with who holds it.
+    """

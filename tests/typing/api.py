@@ -1,0 +1,138 @@
+"""The public API as users write it, for type checkers: what changes here changes for everybody. Never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+import asyncpg
+
+import magnus
+from magnus import (
+    QUERY_TIMEOUTS,
+    ConfigError,
+    Connection,
+    Database,
+    DatabaseConfig,
+    Event,
+    OutcomeUnknown,
+    Overloaded,
+    PoolTimeout,
+    ProbeState,
+    QueryPriority,
+    QueryTimeout,
+    Transaction,
+    get_database,
+    scope,
+    set_database,
+)
+
+
+@dataclass(frozen=True)
+class Position:
+    """
+    A row.
+    """
+
+    symbol: str
+    quantity: int
+
+
+def observer(event: Event, /) -> None:
+    """
+    Anything that takes an event is an observer.
+    """
+    assert_type(event.name, str)
+    assert_type(event.fields(), dict[str, object])
+
+
+async def life() -> None:
+    """
+    Configure, connect, watch, close.
+    """
+    config = DatabaseConfig(dsn="service=ava", min_pool_size=5, max_pool_size=30, password=lambda: "rotating")
+    async with Database(config, observers=[observer]) as db:
+        assert_type(db, Database)
+        assert_type(await db.warmup_pool(target_connections=10), int)
+        assert_type(db.get_stats(), dict[str, Any])
+        assert_type(await db.health_check(), bool)
+        assert_type(db.health, ProbeState)
+        assert_type(db.is_connected, bool)
+        assert_type(db.is_draining, bool)
+        db.add_observer(observer)
+        db.remove_observer(observer)
+    await db.connect(wait=False)
+    await db.close(timeout=5.0)
+    set_database(db)
+    assert_type(await get_database(), Database)
+
+
+async def queries(db: Database) -> None:
+    """
+    One statement each, on a connection of its own.
+    """
+    assert_type(await db.fetch("SELECT 1"), list[asyncpg.Record])
+    assert_type(await db.fetch("SELECT 1", 1, "x", priority=QueryPriority.LOW, timeout=1.0), list[asyncpg.Record])
+    assert_type(await db.fetch("SELECT 1", row=Position), list[Position])
+    assert_type(await db.fetchrow("SELECT 1"), asyncpg.Record | None)
+    assert_type(await db.fetchrow("SELECT 1", row=Position), Position | None)
+    assert_type(await db.fetchval("SELECT 1", column=0), Any)
+    assert_type(await db.fetch_with_priority("SELECT 1", priority=QueryPriority.HIGH), list[asyncpg.Record])
+    assert_type(await db.execute("SELECT 1"), str)
+    await db.executemany("INSERT", [(1, 2)], priority=QueryPriority.BACKGROUND)
+    assert_type(await db.copy_records_to_table("t", records=[(1,)], columns=["a"], schema_name="s"), str)
+    assert_type(await db.copy_from_query("SELECT 1", output="file.csv", format="csv"), str)
+    async with db.cursor("SELECT 1", prefetch=100) as rows:
+        assert_type(rows, AsyncIterator[asyncpg.Record])
+        async for row in rows:
+            assert_type(row, asyncpg.Record)
+
+
+async def connections(db: Database) -> None:
+    """
+    Leases and transactions.
+    """
+    async with db.acquire(priority=QueryPriority.HIGH, timeout=1.0) as con:
+        assert_type(con, Connection)
+        assert_type(await con.fetch("SELECT 1", row=Position), list[Position])
+        async with con.transaction(readonly=True) as inner:
+            assert_type(inner, Transaction)
+    con = await db.acquire()
+    await db.release(con)
+    async with db.transaction(
+        isolation="serializable", readonly=True, deferrable=True, timeout=5.0, settings={"role": "ava_account"}
+    ) as tx:
+        assert_type(tx, Transaction)
+        assert_type(await tx.fetchrow("SELECT 1"), asyncpg.Record | None)
+        assert_type(await tx.execute("UPDATE"), str)
+        await tx.copy_records_to_table("t", records=[])
+        async with tx.transaction() as savepoint:
+            assert_type(savepoint, Transaction)
+        async for row in tx.cursor("SELECT 1", prefetch=10):
+            assert_type(row, asyncpg.Record)
+        statement = await tx.prepare("SELECT $1::int")
+        assert_type(await statement.fetch(1), list[asyncpg.Record])
+
+
+async def failures(db: Database) -> None:
+    """
+    Errors carry data, and are what users already catch.
+    """
+    try:
+        with scope(QueryPriority.LOW, timeout=10.0):
+            await db.fetch("SELECT 1")
+    except QueryTimeout as error:
+        assert_type((error.priority, error.timeout, error.elapsed), tuple[str, float, float])
+    except PoolTimeout as error:
+        assert_type((error.phase, error.waited), tuple[str, float])
+    except Overloaded as error:
+        assert_type((error.lane, error.waiting, error.retry_after), tuple[str, int, float])
+    except OutcomeUnknown as error:
+        assert_type((error.key, error.xid), tuple[str | None, str | None])
+    except ConfigError as error:
+        assert_type(error.field, str)
+    except TimeoutError:
+        assert_type(QUERY_TIMEOUTS[QueryPriority.NORMAL], float)
+    except asyncpg.UniqueViolationError:
+        magnus.set_database(None)

@@ -1,0 +1,218 @@
+"""The control connection: probes, the events at the edges of a state, and what becomes of a lost connection."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from magnus._control import Control, Verdicts
+from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtilization, PoolUtilizationNormal
+from tests.facade_fakes import FakeConnection, ManualClock, config, figures, settle
+
+
+class Watched(FakeConnection):
+    """Knows who wants to hear of its end."""
+
+    def __init__(self):
+        super().__init__()
+        self.on_end = None
+
+    def add_termination_listener(self, listener):
+        self.on_end = listener
+
+    async def close(self, *, timeout):
+        self.is_terminated = True
+
+    def lose(self):
+        self.is_terminated = True
+        self.on_end(self)
+
+
+class Server:
+    """Gives connections, or the error it is set to."""
+
+    def __init__(self):
+        self.error = None
+        self.connections = []
+
+    async def connect(self, **arguments):
+        if self.error is not None:
+            raise self.error
+        self.connections.append(Watched())
+        return self.connections[-1]
+
+
+class Bench:
+    """A control connection to a server that does what the test says."""
+
+    def __init__(self, **changes):
+        self.server = Server()
+        self.events = []
+        self.clock = ManualClock()
+        self.figures = figures()
+        self.control = Control(
+            config(**changes),
+            notify=self.events.append,
+            clock=self.clock,
+            snapshot=lambda: self.figures,
+            connect=self.server.connect,
+        )
+
+
+@pytest.fixture
+async def bench():
+    found = Bench()
+    yield found
+    await found.control.close()
+
+
+# --- verdicts
+
+
+def test_a_state_is_announced_when_it_begins_and_when_it_ends():
+    """Not on every probe in between."""
+    verdicts = Verdicts()
+
+    assert verdicts.succeeded(1.0) is None
+    assert verdicts.failed(2.0, "OSError") == HealthCheckFailed(1, "OSError")
+    assert verdicts.failed(3.0, "OSError") is None
+    assert (verdicts.is_ok, verdicts.failures, verdicts.last_ok) == (False, 2, 1.0)
+    assert verdicts.succeeded(5.0) == HealthCheckRecovered(2, 3.0)
+    assert (verdicts.is_ok, verdicts.failures, verdicts.last_ok) == (True, 0, 5.0)
+
+
+def test_utilization_is_announced_above_nine_tenths_and_at_its_end():
+    """27 of 30 is 0.9 and not above it; 28 is."""
+    verdicts = Verdicts()
+
+    assert verdicts.used(figures(acquired=27, idle=3)) is None
+    assert verdicts.used(figures(acquired=28, idle=2)) == PoolHighUtilization(0.9333, 28, 30, 2)
+    assert verdicts.used(figures(acquired=30)) is None
+    assert verdicts.used(figures(acquired=27, idle=1)) == PoolUtilizationNormal(0.9, 27, 30, 1)
+    assert verdicts.used(figures(acquired=1)) is None
+
+
+# --- probes
+
+
+async def test_the_connection_is_opened_once_and_kept(bench):
+    """A probe is one round trip."""
+    assert await bench.control.check()
+    assert await bench.control.check()
+
+    assert [con.sent for con in bench.server.connections] == [["SELECT 1", "SELECT 1"]]
+
+
+async def test_an_unreachable_server_is_a_verdict_and_no_exception(bench):
+    """`last_error` says why, in fixed words."""
+    bench.server.error = ConnectionRefusedError(111, "refused")
+
+    assert not await bench.control.check()
+
+    assert bench.control.last_error.reason == "unreachable"
+    assert bench.events == [HealthCheckFailed(1, "ConnectionRefusedError")]
+
+
+async def test_a_failed_probe_throws_the_connection_away(bench):
+    """The next one opens another."""
+    await bench.control.check()
+    bench.server.connections[0].replies["SELECT 1"] = asyncpg.InterfaceError("connection is closed")
+
+    assert not await bench.control.check()
+    assert await bench.control.check()
+
+    assert bench.server.connections[0].is_terminated
+    assert len(bench.server.connections) == 2
+    assert [type(event) for event in bench.events] == [HealthCheckFailed, HealthCheckRecovered]
+
+
+async def test_callers_at_the_same_time_share_a_probe(bench):
+    """A thousand readiness requests are one SELECT 1."""
+    assert all(await asyncio.gather(*(bench.control.check() for _ in range(1000))))
+
+    assert bench.server.connections[0].sent == ["SELECT 1"]
+
+
+async def test_a_cancelled_caller_takes_the_probe_from_nobody(bench):
+    """The others still get their answer."""
+    answer = asyncio.get_running_loop().create_future()
+    await bench.control.check()
+    bench.server.connections[0].replies["SELECT 1"] = lambda: answer
+    first, second = (asyncio.create_task(bench.control.check()) for _ in range(2))
+    await settle()
+
+    first.cancel()
+    await settle()
+    answer.set_result("SELECT 1")
+
+    assert await second
+    assert first.cancelled()
+
+
+async def test_a_lost_connection_is_a_failure_at_once(bench):
+    """Nobody has to wait for the next probe to know."""
+    await bench.control.check()
+
+    bench.server.connections[0].lose()
+
+    assert not bench.control.verdicts.is_ok
+    assert bench.events == [HealthCheckFailed(1, "ConnectionLost")]
+
+
+async def test_a_lost_connection_is_reopened_without_waiting_for_the_interval():
+    """The interval is an hour here; recovery is immediate, though never more than once a second."""
+    bench = Bench(health_check_interval=3600.0)
+    await bench.control.check()
+    bench.control.start()
+    await settle()
+    bench.clock.advance(0.25)
+
+    bench.server.connections[0].lose()
+    await settle()
+
+    assert bench.clock.slept == [0.75]
+    assert bench.control.verdicts.is_ok
+    assert [type(event) for event in bench.events] == [HealthCheckFailed, HealthCheckRecovered]
+    await bench.control.close()
+
+
+async def test_a_connection_that_is_replaced_or_closed_is_no_loss(bench):
+    """The listener of an old connection says nothing about the present one."""
+    await bench.control.check()
+    old = bench.server.connections[0]
+    old.replies["SELECT 1"] = OSError()
+    await bench.control.check()
+    await bench.control.check()
+    before = list(bench.events)
+
+    old.on_end(old)
+    await bench.control.close()
+    bench.server.connections[1].on_end(bench.server.connections[1])
+
+    assert bench.events == before
+
+
+async def test_the_watch_goes_on_until_it_is_closed():
+    """Probes at the interval, and looks at the pool as often."""
+    bench = Bench(health_check_interval=0.01)
+    bench.figures = figures(acquired=30)
+    seen = asyncio.Event()
+    bench.control._notify = lambda event: (bench.events.append(event), seen.set())
+    bench.control.start()
+
+    await asyncio.wait_for(seen.wait(), 5)
+    await bench.control.close()
+
+    assert bench.events == [PoolHighUtilization(1.0, 30, 30, 0)]
+    assert bench.server.connections[0].is_terminated
+
+
+async def test_no_error_of_a_connect_keeps_the_text_of_the_dsn(bench):
+    """The driver quotes a malformed DSN; what is raised and told does not."""
+    bench.server.error = ValueError("invalid DSN: postgresql://user:hunter2@")
+
+    await bench.control.check()
+
+    error = bench.control.last_error
+    assert "hunter2" not in str(error) + repr(error.__cause__) + repr(bench.events)
+    assert error.__suppress_context__ or error.__context__ is None
