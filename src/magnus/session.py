@@ -63,7 +63,7 @@ def server_limit(lane: LaneLimit, timeout: float | None) -> float | None:
     return lane.server if timeout is None or timeout <= lane.client else timeout + SLACK
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one is made for each statement, and freezing costs more than the rest of it
 class Window:
     """
     When one statement may run.
@@ -89,9 +89,11 @@ def window(lane: LaneLimit, timeout: float | None, *, now: float, until: float |
     Raises:
         ConfigError: `timeout` is not positive.
     """
+    scope = current()
+    if scope is None and timeout is None and until is None:
+        return Window(now, now + lane.client, lane.client, lane.server)
     limit = lane.client if timeout is None else checked(timeout)
     deadline = now + limit
-    scope = current()
     end = earlier(until, None if scope is None else scope.deadline)
     if end is not None and end < deadline:
         deadline, limit = end, max(end - now, 0.0)

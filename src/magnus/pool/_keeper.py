@@ -216,6 +216,7 @@ class Keeper:
 
     async def _finish_release(self, slot: Slot, con: _driver.Connection, limit: float) -> None:
         if await is_reset(con, limit):
+            slot.session.reset()
             self.apply(self._state.release(slot, self._now()))
         else:
             self.drop(slot)

@@ -105,7 +105,10 @@ class Lanes:
     Slots in use and waiters, by rank (0 is CRITICAL).
     """
 
-    __slots__ = ("_caps", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_used")
+    __slots__ = (
+        "_caps", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_used",
+        "total_waiting",
+    )  # fmt: skip
 
     def __init__(self, table: Sequence[LaneLimits]) -> None:
         self._caps = [limits.cap for limits in table]
@@ -117,6 +120,7 @@ class Lanes:
         self._present = 0
         self._strict = 0
         self._last = len(table) - 1
+        self.total_waiting = 0
 
     # --- slots in use
 
@@ -167,15 +171,12 @@ class Lanes:
     def waiting(self, rank: int) -> int:
         return len(self._queues[rank])
 
-    @property
-    def total_waiting(self) -> int:
-        return sum(map(len, self._queues))
-
     def join(self, waiter: Waiter) -> None:
         """
         Queue a waiter at the end of its lane.
         """
         self._queues[waiter.rank][waiter] = None
+        self.total_waiting += 1
 
     def remove(self, waiter: Waiter) -> bool:
         """
@@ -185,6 +186,7 @@ class Lanes:
         if waiter not in queue:
             return False
         del queue[waiter]
+        self.total_waiting -= 1
         return True
 
     def drain(self) -> list[Waiter]:
@@ -194,6 +196,7 @@ class Lanes:
         found = [waiter for queue in self._queues for waiter in queue]
         for queue in self._queues:
             queue.clear()
+        self.total_waiting = 0
         return found
 
     def demand(self) -> int:
@@ -216,6 +219,7 @@ class Lanes:
             if rank < 0:
                 return None
             waiter, _ = self._queues[rank].popitem(last=False)
+            self.total_waiting -= 1
             if waiter.signal.done():
                 continue
             if waiter.deadline is not None and waiter.deadline <= now:
@@ -224,6 +228,29 @@ class Lanes:
             self._charge(rank)
             self.enter(rank)
             return waiter
+
+    def successor(self, rank: int, now: float) -> Waiter | None:
+        """
+        Take out the waiter that inherits a slot of its own lane, usage unchanged; None when `next` has to decide.
+
+        That is when somebody waits in another lane, nobody in this one, or the first one's deadline has passed.
+        """
+        queue = self._queues[rank]
+        if not queue or len(queue) != self.total_waiting or self._used[0] > self._caps[0]:
+            return None
+        while queue:
+            waiter, _ = queue.popitem(last=False)
+            self.total_waiting -= 1
+            if waiter.signal.done():
+                continue
+            if waiter.deadline is None or waiter.deadline > now:
+                self._strict = 0
+                return waiter
+            queue[waiter] = None
+            queue.move_to_end(waiter, last=False)
+            self.total_waiting += 1
+            break
+        return None
 
     def _next_rank(self) -> int:
         queues, used, caps = self._queues, self._used, self._caps
@@ -254,8 +281,9 @@ class Lanes:
 
     def check(self) -> None:
         """
-        Assert the invariants: no lane group above its cap, none below zero.
+        Assert the invariants: no lane group above its cap, none below zero; the count of waiters is right.
         """
+        assert self.total_waiting == sum(map(len, self._queues)), f"{self.total_waiting} waiters"
         for rank, (used, cap) in enumerate(zip(self._used, self._caps, strict=True)):
             assert 0 <= used <= cap, f"rank {rank}: {used} of {cap} slots"
             assert self.used(rank) >= 0, f"rank {rank}: {self._used}"

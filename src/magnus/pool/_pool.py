@@ -24,9 +24,10 @@ from magnus.pool._limits import Limits
 from magnus.pool._slots import Slot, State
 from magnus.pool._state import PoolState
 from magnus.pool._stats import LaneCounters, PoolSnapshot
+from magnus.pool._sweep import Sweep, Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from magnus.config import DatabaseConfig
     from magnus.observe import Event
@@ -74,6 +75,9 @@ class Pool:
             is_checked=is_checked,
         )
         self._apply = self._keeper.apply
+        self._is_checked = is_checked
+        self._idle = self._state.idle_slots
+        self.sweep = Sweep(self._now, self._watches)
         self._lanes = self._limits.lanes()
         self._counters = [LaneCounters() for _ in LANES]
         self._deadlines: Deadlines[Waiter] = Deadlines()
@@ -132,7 +136,10 @@ class Pool:
         Calling it again is harmless. Cancelled, it terminates at once what is left.
         """
         self._is_open = False
-        await self._keeper.close(timeout)
+        try:
+            await self._keeper.close(timeout)
+        finally:
+            self.sweep.stop()
 
     def expire(self) -> None:
         """
@@ -157,8 +164,42 @@ class Pool:
             PoolClosed: the pool is not open.
         """
         rank = RANK[lane]
+        now = self._now()
+        slot = self.take(rank, now)
+        if slot is None:
+            slot = await self.obtain(rank, now, deadline)
+            now = self._now()
+        return Lease(slot, lane, now)
+
+    def take(self, rank: int, now: float) -> Slot | None:
+        """
+        Return a slot that is free this moment, its connection certainly alive; None when that takes an `obtain`.
+
+        Who takes a slot without a lease gives it to `put`, or to a lease, before anybody else can have it.
+
+        Raises:
+            PoolClosed: the pool is not open.
+        """
+        if not self._is_open:
+            raise self._closed()
+        if not self._idle:
+            return None
+        slot = self._idle[-1]
+        if slot.con.is_closed() or (now - slot.idle_since >= _QUIET and not self._is_quiet(slot, now)):
+            return None
+        found = self._state.take(rank, now)
+        if found is not None:
+            counters = self._counters[rank]
+            counters.acquired_total += 1
+            counters.wait.record_zero()
+        return found
+
+    async def obtain(self, rank: int, since: float, deadline: float | None) -> Slot:
+        """
+        Return a slot, waiting for it if need be: `acquire` for whom needs no lease. `since` is when it was asked for.
+        """
         counters = self._counters[rank]
-        now = since = self._now()
+        now = since
         while True:
             if not self._is_open:
                 raise self._closed()
@@ -172,8 +213,20 @@ class Pool:
             elif has_waited or now - slot.idle_since < _QUIET or await self._is_alive(slot, now, deadline):
                 counters.wait.record(now - since)
                 counters.acquired_total += 1
-                return Lease(slot, lane, now)
+                return slot
             now = self._now()
+
+    def put(self, slot: Slot, now: float) -> None:
+        """
+        Give back a slot whose session is as it was taken: nothing is sent.
+        """
+        waiter = self._state.hand_over(slot, now)
+        if waiter is not None:
+            waiter.signal.set_result(None)
+            if self._is_checked:
+                self._state.check()
+        else:
+            self._apply(self._state.release(slot, now))
 
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
@@ -192,17 +245,20 @@ class Pool:
         if con.is_closed():
             self._keeper.drop(slot)
             return
-        if lease.needs_reset or con.is_in_transaction():
-            limit = _RESET_LIMIT if timeout is None else timeout
-            try:
-                is_clean = await is_reset(con, limit)
-            except asyncio.CancelledError:
-                self._keeper.finish_release(slot, limit)
-                raise
-            if not is_clean:
-                self._keeper.drop(slot)
-                return
-        self._apply(self._state.release(slot, self._now()))
+        if not lease.needs_reset and not con.is_in_transaction():
+            self.put(slot, self._now())
+            return
+        limit = _RESET_LIMIT if timeout is None else timeout
+        try:
+            is_clean = await is_reset(con, limit)
+        except asyncio.CancelledError:
+            self._keeper.finish_release(slot, limit)
+            raise
+        if not is_clean:
+            self._keeper.drop(slot)
+            return
+        slot.session.reset()
+        self.put(slot, self._now())
 
     async def discard(self, lease: Lease) -> None:
         """
@@ -243,7 +299,17 @@ class Pool:
             is_full_since=state.full_since,
         )
 
-    # --- waiting
+    # --- the inside
+
+    def _watches(self) -> Iterator[Watch]:
+        return (slot.watch for slot in self._state.slots)
+
+    @staticmethod
+    def _is_quiet(slot: Slot, now: float) -> bool:
+        """
+        Say whether nothing speaks against an idle connection: it was used lately, and nothing waits in its socket.
+        """
+        return now - slot.idle_since < _SILENT and not slot.probe()
 
     async def _wait(self, rank: int, since: float, now: float, deadline: float | None) -> Slot:
         state = self._state

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from magnus.pool._sweep import Watch
+from magnus.session import SessionLimit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -69,10 +72,12 @@ TABLE: Final = {
 
 class Slot:
     """
-    One slot. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired.
+    One slot. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the holder's lane while acquired.
     """
 
-    __slots__ = ("con", "expires", "generation", "idle_since", "is_dead", "probe", "rank", "state")
+    __slots__ = (
+        "con", "expires", "generation", "idle_since", "is_dead", "probe", "rank", "session", "state", "watch",
+    )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
         self.state = State.CONNECTING
@@ -83,6 +88,8 @@ class Slot:
         self.is_dead = False
         self.con: Any = None
         self.probe: Callable[[], bool] = bool
+        self.session = SessionLimit()
+        self.watch = Watch()
 
 
 class HandOff(NamedTuple):

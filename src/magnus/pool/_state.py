@@ -113,9 +113,11 @@ class PoolState:
         """
         if not self._idle or not self.lanes.can_enter(rank):
             return None
-        slot = self._idle[-1]
-        self._move(slot, Event.TAKEN)
-        del self._idle[-1]
+        slot = self._idle.pop()
+        # The hottest edges of `TABLE` are written out: IDLE, TAKEN here, and ACQUIRED, RETURNED in `_place`.
+        slot.state = State.ACQUIRED
+        self._count[State.IDLE] -= 1
+        self._count[State.ACQUIRED] += 1
         self.lanes.enter(rank)
         slot.rank = rank
         self.last_handoff = now
@@ -141,6 +143,23 @@ class PoolState:
         self.lanes.remove(waiter)
         return []
 
+    def hand_over(self, slot: Slot, now: float) -> Waiter | None:
+        """
+        A holder returns a slot: give it straight to the next waiter when only its own lane has any.
+
+        None: nothing was changed, and `release` decides.
+        """
+        if not self.lanes.total_waiting or slot.state is not State.ACQUIRED or slot.is_dead:
+            return None
+        if self._is_suspect(slot, now):
+            return None
+        waiter = self.lanes.successor(slot.rank, now)
+        if waiter is not None:
+            waiter.slot = slot
+            self.last_handoff = now
+            self.full_since = None
+        return waiter
+
     def release(self, slot: Slot, now: float) -> Actions:
         """
         A holder returns a slot whose connection is fit for the next caller.
@@ -152,8 +171,7 @@ class PoolState:
         if slot.is_dead:
             return self.discard(slot, now)
         self.lanes.leave(slot.rank)
-        is_suspect = self.is_closing or slot.generation != self.generation or now >= slot.expires
-        if is_suspect and self._is_stale(slot, now):
+        if self._is_suspect(slot, now) and self._is_stale(slot, now):
             self._move(slot, Event.RETIRED)
             return [Close(slot), *self._serve(now)]
         # One place in the lanes became free, so at most one waiter can be served, and it gets this slot.
@@ -290,12 +308,20 @@ class PoolState:
         """
         Give a free slot (ACQUIRED without a lane, or CONNECTING) to the next waiter, or put it among the idle ones.
         """
-        expired: list[Waiter] = []
-        waiter = self.lanes.next(now, expired)
-        actions: Actions = [*map(Expire, expired)] if expired else []
+        actions: Actions = []
+        waiter: Waiter | None = None
+        if self.lanes.total_waiting:
+            expired: list[Waiter] = []
+            waiter = self.lanes.next(now, expired)
+            actions += map(Expire, expired)
         self.full_since = None
         if waiter is None:
-            self._move(slot, Event.RETURNED if slot.state is State.ACQUIRED else Event.OPENED)
+            if slot.state is State.ACQUIRED:
+                slot.state = State.IDLE
+                self._count[State.ACQUIRED] -= 1
+                self._count[State.IDLE] += 1
+            else:
+                self._move(slot, Event.OPENED)
             slot.idle_since = now
             self._idle.append(slot)
             return actions
@@ -345,6 +371,12 @@ class PoolState:
             self._count[State.CONNECTING] += 1
             started.append(Connect(slot))
         return started
+
+    def _is_suspect(self, slot: Slot, now: float) -> bool:
+        """
+        Say whether a slot that comes back may have to be closed: cheap, and true before `_is_stale` can be.
+        """
+        return now >= slot.expires or slot.generation != self.generation or self.is_closing
 
     def _is_stale(self, slot: Slot, now: float) -> bool:
         if self.is_closing or slot.generation != self.generation:

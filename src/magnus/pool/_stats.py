@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 _SUB_BITS: Final = 4  # 16 steps to each power of two: a percentile is at most 1/16 above the truth
 _SUB: Final = 1 << _SUB_BITS
+_BATCH: Final = 256
 _BUCKETS: Final = 640  # up to 2**43 microseconds
 
 
@@ -18,42 +19,59 @@ class Histogram:
     Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
     """
 
-    __slots__ = ("_counts", "total")
+    __slots__ = ("_counts", "_fresh", "_total")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
-        self.total = 0
+        self._fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """
+        How many durations were counted.
+        """
+        return self._total + len(self._fresh)
 
     def record(self, seconds: float) -> None:
         """
         Count one duration. Negative ones, from a clock that was moved by hand, count as zero.
         """
-        micros = int(seconds * 1e6)
-        if micros < _SUB:
-            index = max(micros, 0)
-        else:
-            shift = micros.bit_length() - _SUB_BITS - 1
-            index = min((shift << _SUB_BITS) + (micros >> shift), _BUCKETS - 1)
-        self._counts[index] += 1
-        self.total += 1
+        self._fresh.append(seconds)
+        if len(self._fresh) >= _BATCH:
+            self._digest()
 
     def record_zero(self) -> None:
         """
         Count a duration of nothing: the hot path's shortcut.
         """
         self._counts[0] += 1
-        self.total += 1
+        self._total += 1
+
+    def _digest(self) -> None:
+        counts = self._counts
+        for seconds in self._fresh:
+            micros = int(seconds * 1e6)
+            if micros < _SUB:
+                index = max(micros, 0)
+            else:
+                shift = micros.bit_length() - _SUB_BITS - 1
+                index = min((shift << _SUB_BITS) + (micros >> shift), _BUCKETS - 1)
+            counts[index] += 1
+        self._total += len(self._fresh)
+        self._fresh.clear()
 
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
         """
         Return the upper bounds, in seconds, of the buckets that hold these percentiles (ascending, 0..100).
         """
-        if not self.total:
+        self._digest()
+        if not self._total:
             return (0.0,) * len(wanted)
         found: list[float] = []
         seen, index = self._counts[0], 0
         for percent in wanted:
-            need = percent / 100.0 * self.total
+            need = percent / 100.0 * self._total
             while seen < need and index < _BUCKETS - 1:
                 index += 1
                 seen += self._counts[index]

@@ -1,0 +1,106 @@
+"""One timer for the limits of all running statements; knows neither what runs nor on which connection.
+
+Theory of operation. A timer a statement costs more than the rest of the layer. So a statement only notes its task and
+its deadline in the `Watch` of its connection; one timer stands at the earliest deadline that was noted, looks at all
+watches when it fires, and stands then at the earliest that is left. It ends an overdue statement as `asyncio.timeout`
+does: by cancelling its task, which the statement tells from a cancellation of somebody else's by the task's count of
+cancellations, and takes back. When both came, somebody else's prevails.
+
+A watch is entered and left without an await between it and the statement, so a task is only ever cancelled where it
+waits for that statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_LEAST: Final = 0.001  # a loop may round a shorter delay down to none, and spin
+
+
+class Watch:
+    """
+    What runs on one connection: whose task, until when (seconds); `task` is None while nothing does.
+    """
+
+    __slots__ = ("cancelling", "deadline", "is_swept", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.deadline = 0.0
+        self.cancelling = 0
+        self.is_swept = False
+
+    def leave(self) -> bool:
+        """
+        The statement has ended. Says whether the sweep, and nobody else, cancelled it; that cancellation is taken back.
+        """
+        task, self.task = self.task, None
+        if task is None or not self.is_swept:
+            return False
+        self.is_swept = False
+        return task.uncancel() <= self.cancelling
+
+
+class Sweep:
+    """
+    The timer over `watches`, in seconds of the clock `now`.
+    """
+
+    __slots__ = ("_handle", "_now", "_watches", "next_at")
+
+    def __init__(self, now: Callable[[], float], watches: Callable[[], Iterable[Watch]]) -> None:
+        self._now = now
+        self._watches = watches
+        self._handle: asyncio.TimerHandle | None = None
+        self.next_at = math.inf
+
+    def enter(self, watch: Watch, deadline: float) -> bool:
+        """
+        Watch the statement that the running task is about to await. False: this watch is another task's.
+
+        The caller calls `watch.leave` afterwards, whatever came, before anything else is awaited.
+        """
+        task = asyncio.current_task()
+        if watch.task is not None or task is None:
+            return False
+        watch.task = task
+        watch.deadline = deadline
+        watch.cancelling = task.cancelling()
+        if deadline < self.next_at:
+            self._arm(deadline)
+        return True
+
+    def stop(self) -> None:
+        """
+        Drop the timer; statements that run are not ended any more.
+        """
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self.next_at = math.inf
+
+    def _arm(self, at: float) -> None:
+        self.stop()
+        self.next_at = at
+        delay = max(at - self._now(), _LEAST)
+        self._handle = asyncio.get_running_loop().call_later(delay, self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        self.next_at = math.inf
+        now, earliest = self._now(), math.inf
+        for watch in self._watches():
+            if watch.task is None or watch.is_swept:
+                continue
+            if watch.deadline <= now:
+                watch.is_swept = True
+                watch.task.cancel()
+            elif watch.deadline < earliest:
+                earliest = watch.deadline
+        if earliest < math.inf:
+            self._arm(earliest)
