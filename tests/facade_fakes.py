@@ -10,7 +10,8 @@ from magnus._figures import QueryStats
 from magnus.config import DatabaseConfig
 from magnus.connection import Connection
 from magnus.lanes import QueryPriority
-from magnus.pool import PoolSnapshot
+from magnus.pool import Lease, PoolSnapshot, Slot
+from magnus.pool._slots import State
 from magnus.session import TransactionMode
 from magnus.transaction import Transaction, on_lease
 
@@ -97,6 +98,15 @@ class FakeConnection:
         self.listeners.remove(listener)
 
 
+def lease_of(con, lane):
+    """
+    A lease of a connection, in its lane.
+    """
+    slot = Slot(0)
+    slot.con, slot.state = con, State.ACQUIRED
+    return Lease(slot, lane, 0.0)
+
+
 class FakePool:
     """
     Hands out the connections it is given, in order; an exception among them is raised in place of one.
@@ -124,7 +134,7 @@ class FakePool:
         found = self.connections.pop(0)
         if isinstance(found, BaseException):
             raise found
-        return SimpleNamespace(con=found, lane=lane, needs_reset=True)
+        return lease_of(found, lane)
 
     async def release(self, lease, *, timeout=None):
         self.released.append(lease.con)
@@ -149,7 +159,7 @@ def config(**changes):
     """
     A configuration of a server that does not exist.
     """
-    return DatabaseConfig(dsn="postgresql://user@127.0.0.1:1/nowhere", **changes)
+    return DatabaseConfig(dsn="postgresql://user@127.0.0.1:1/nowhere", **{"reset": "always"} | changes)
 
 
 class Bench:
@@ -168,7 +178,7 @@ class Bench:
             clock=self.clock,
             make_transaction=on_lease,
         )
-        self.execution = Execution(self.pool, SimpleNamespace(con=self.raw, lane=lane), self.terms)
+        self.execution = Execution(self.pool, lease_of(self.raw, lane), self.terms)
         self.connection = Connection(self.execution)
 
     def owned(self, mode=None, timeout=None):

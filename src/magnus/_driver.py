@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
+from magnus._effects import FULL_RESET
 from magnus.errors import ConnectError, PoolError
 
 if TYPE_CHECKING:
@@ -117,9 +118,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 # --- one connection --------------------------------------------------------------------------------------------------
 
-_ALSO_RESET: Final = "RESET SESSION AUTHORIZATION;\nDISCARD TEMP;\nDISCARD SEQUENCES;"
-
-
 class PooledConnection(_Base):
     """
     The driver's connection, which shares cache drops with its siblings and resets what RESET ALL leaves behind.
@@ -135,7 +133,7 @@ class PooledConnection(_Base):
 
         DISCARD ALL would do, and would also destroy the prepared statements that the driver believes to exist.
         """
-        return f"{super().get_reset_query()}\n{_ALSO_RESET}"
+        return FULL_RESET
 
     def _drop_global_statement_cache(self) -> None:
         self._on_all("_drop_local_statement_cache")

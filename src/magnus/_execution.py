@@ -7,14 +7,17 @@ over.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
+from magnus._clock import MonotonicClock
+from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.observe import QueryTimedOut
-from magnus.session import LaneLimit, SessionLimit, TransactionMode, Window, lane_limits, server_limit, window
+from magnus.session import LaneLimit, TransactionMode, Window, lane_limits, server_limit, window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from magnus._clock import Clock
     from magnus._driver import Connection as RawConnection
     from magnus._figures import QueryStats
+    from magnus._trace import Knowledge
     from magnus.config import DatabaseConfig
     from magnus.lanes import QueryPriority
     from magnus.observe import Event
@@ -51,6 +55,8 @@ class Terms:
         notify: Who is told of events.
         clock: Whose seconds all deadlines are in.
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
+        knowledge: What statements do to sessions; None where every session is reset whatever it did.
+        now: The clock's.
         background: What goes on after its caller was answered.
     """
 
@@ -61,10 +67,12 @@ class Terms:
     notify: Callable[[Event], None]
     clock: Clock
     make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
+    knowledge: Knowledge | None
+    now: Callable[[], float]
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, config: DatabaseConfig, **others: Any) -> Terms:
+    def of(cls, config: DatabaseConfig, *, clock: Clock, knowledge: Knowledge | None = None, **others: Any) -> Terms:
         """
         Return the terms that a configuration gives.
         """
@@ -74,7 +82,8 @@ class Terms:
             for lane, limit in limits.items()
             for longest in [max(config.transaction_timeout, limit.client)]
         }
-        return cls(limits, config.statement_timeout, transactions, **others)
+        now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
+        return cls(limits, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others)
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """
@@ -96,6 +105,7 @@ class Execution:
         mode: How the outermost of them began.
         is_released: The lease was given back; the connection is somebody else's.
         is_late: A statement was abandoned, and the server may still be at it.
+        trace: What statements may have left in the session; None where it is reset whatever they did.
     """
 
     __slots__ = (
@@ -110,6 +120,7 @@ class Execution:
         "raw",
         "session",
         "terms",
+        "trace",
         "transactions",
     )
 
@@ -120,20 +131,26 @@ class Execution:
         self.lane: QueryPriority = lease.lane
         self.terms = terms
         self.limit = terms.limits[lease.lane]
-        self.session = SessionLimit()
+        self.session = lease.slot.session
+        self.trace = None if terms.knowledge is None else SessionTrace(terms.knowledge)
         self.deadline: float | None = None
         self.transactions: list[Transaction] = []
         self.mode = _PLAIN
         self.is_released = False
         self.is_late = False
 
-    async def give_back(self) -> None:
+    async def give_back(self, *, is_known: bool = True) -> None:
         """
-        Return the lease to its pool. Calling it again does nothing.
+        Return the lease to its pool. Calling it again does nothing. Not `is_known`: it may have done more than traced.
         """
         if self.is_released:
             return
         self.is_released = True
+        if self.trace is not None:
+            if not is_known:
+                self.trace.interrupted()
+            is_open = not self.raw.is_closed() and self.raw.is_in_transaction()
+            self._lease.reset = self.trace.end(is_in_transaction=is_open)
         if self.is_late and not self.raw.is_closed():
             await self.terms.begin_to(self._pool.release(self._lease, timeout=_LATE))
         else:
@@ -153,7 +170,7 @@ class Execution:
         return self.raw
 
     def window(self, timeout: float | None) -> Window:
-        return window(self.limit, timeout, now=self.terms.clock.now(), until=self.deadline)
+        return window(self.limit, timeout, now=self.terms.now(), until=self.deadline)
 
     async def settle(self, text: str, span: Window) -> None:
         """
@@ -176,8 +193,11 @@ class Execution:
         """
         try:
             return await self.raw.execute(sql, timeout=self._remaining(text, span))
+        except asyncio.CancelledError:
+            self.cut_short()
+            raise
         except Exception as error:
-            self._raise_timeout(error, text, span, sent=span.started)
+            self.judge(error, text, span, sent=span.started)
             raise
 
     async def perform(
@@ -201,48 +221,64 @@ class Execution:
             Exception: the driver's own error, unwrapped.
         """
         remaining = self._remaining(text, span)
+        if self.trace is not None:
+            self.trace.saw(text)
         terms = self.terms
-        sent = terms.clock.now()
+        sent = terms.now()
         is_successful = False
         try:
             result = await call(*args, timeout=remaining, **options)
             is_successful = True
         except asyncio.CancelledError:
-            self.is_late = True
+            self.cut_short()
             raise
         except Exception as error:
-            self._raise_timeout(error, text, span, sent=sent)
+            self.judge(error, text, span, sent=sent)
             raise
         finally:
-            terms.stats.ran(terms.clock.now() - sent, is_successful=is_successful)
+            terms.stats.ran(terms.now() - sent, is_successful=is_successful)
             self.session.heard(text)
         return result
 
     def _remaining(self, text: str, span: Window) -> float:
-        remaining = span.deadline - self.terms.clock.now()
+        remaining = span.deadline - self.terms.now()
         if remaining <= 0:
             raise self.overtime(text, span)
         return remaining
 
-    def _raise_timeout(self, error: Exception, text: str, span: Window, *, sent: float) -> None:
+    def cut_short(self) -> None:
+        """
+        Take note that a statement was abandoned: the server may be at it still, and the driver half-way.
+        """
+        self.is_late = True
+        if self.trace is not None:
+            self.trace.interrupted()
+
+    def judge(self, error: Exception, text: str, span: Window, *, sent: float) -> None:
+        """
+        Take note of what an error of a statement says of its connection; raise `QueryTimeout` when it is the limit.
+        """
         if isinstance(error, asyncpg.InternalClientError):
             # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
             self.raw.terminate()
-        elif self._is_limit(error, span, sent):
-            self.is_late = True
+            return
+        if self.trace is not None and not isinstance(error, asyncpg.PostgresError):
+            self.trace.interrupted()
+        if self._is_limit(error, span, sent):
+            self.cut_short()
             raise self.overtime(text, span) from error
 
     def _is_limit(self, error: Exception, span: Window, sent: float) -> bool:
         if isinstance(error, TimeoutError):
             # One with an errno is the socket's; one before the deadline is of a source that the caller passed in.
             is_ours = error.errno is None and not isinstance(error, MagnusError)
-            return is_ours and _is_near(self.terms.clock.now(), since=sent, limit=span.deadline - sent)
+            return is_ours and _is_near(self.terms.now(), since=sent, limit=span.deadline - sent)
         if isinstance(error, asyncpg.QueryCanceledError):
             # An operator's cancel has the same code; the time tells them apart in every language of messages.
             server = self.terms.startup_limit if span.server is None else span.server
             limit = min(server, span.deadline - sent)
             is_cancel = "user request" in str(error)
-            return not is_cancel and _is_near(self.terms.clock.now(), since=sent, limit=limit)
+            return not is_cancel and _is_near(self.terms.now(), since=sent, limit=limit)
         return False
 
     def overtime(self, text: str, span: Window) -> QueryTimeout:
@@ -250,7 +286,7 @@ class Execution:
         Count and tell that a statement reached its limit; return the error to raise.
         """
         terms = self.terms
-        lane, elapsed = self.lane.value, terms.clock.now() - span.started
+        lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
         terms.notify(QueryTimedOut(lane, span.limit, elapsed, text[:_SHOWN]))
         return QueryTimeout(priority=lane, timeout=span.limit, elapsed=elapsed)
@@ -262,7 +298,7 @@ class Execution:
         Return until when a transaction may run that begins now (monotonic seconds).
         """
         terms = self.terms
-        span = window(terms.transaction_limits[self.lane], timeout, now=terms.clock.now(), until=self.deadline)
+        span = window(terms.transaction_limits[self.lane], timeout, now=terms.now(), until=self.deadline)
         return span.deadline
 
     async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float) -> None:

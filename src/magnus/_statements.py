@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from magnus import lanes
+from magnus._catalogue import CLEAN
+from magnus._execution import Execution
 from magnus._rows import mapper
 from magnus.lanes import QueryPriority
+from magnus.pool import RANK, Lease
 from magnus.retry import Progress
 from magnus.session import window
 
@@ -15,23 +19,31 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from magnus._execution import Execution, Terms
+    from magnus._execution import Terms
+    from magnus._trace import Knowledge
+    from magnus.pool import Pool, Slot
     from magnus.retry import Retrier
+    from magnus.session import Window
 
 T = TypeVar("T")
 
 
 class Statements:
     """
-    Base of `Database`, which says where leases come from: `lease(lane, deadline)`.
+    Base of `Database`, which says where leases come from: `lease(lane, deadline)`, or `pool()` itself.
     """
 
     def __init__(
-        self, terms: Terms, retrier: Retrier, lease: Callable[[QueryPriority, float], Awaitable[Execution]]
+        self,
+        terms: Terms,
+        retrier: Retrier,
+        lease: Callable[[QueryPriority, float], Awaitable[Execution]],
+        pool: Callable[[], Pool],
     ) -> None:
         self._terms = terms
         self._retrier = retrier
         self._lease = lease
+        self._pool_open = pool
 
     @overload
     async def fetch(
@@ -127,7 +139,7 @@ class Statements:
         """
         Run a statement for each sequence of arguments, atomically.
         """
-        await self._one("executemany", command, (command, args), priority, timeout, is_final=True)
+        await self._long("executemany", command, (command, args), priority, timeout)
 
     async def copy_records_to_table(
         self,
@@ -144,9 +156,9 @@ class Statements:
         Copy rows (tuples, or an asynchronous iterable of them) into a table by binary COPY; return its status.
         """
         options = {"records": records, "columns": columns, "schema_name": schema_name, "where": where}
-        text = f"COPY {table_name} FROM STDIN"
-        found = await self._one(
-            "copy_records_to_table", text, (table_name,), priority, timeout, is_final=True, **options
+        text = f"COPY {table_name} FROM STDIN" + ("" if where is None else f" WHERE {where}")
+        found = await self._long(
+            "copy_records_to_table", text, (table_name,), priority, timeout, **options
         )
         return str(found)
 
@@ -164,27 +176,128 @@ class Statements:
 
         `options` are the driver's: `format`, `header`, `delimiter`, `null`, `quote`, `escape`, `encoding` ….
         """
-        found = await self._one(
-            "copy_from_query", query, (query, *args), priority, timeout, is_final=True, output=output, **options
+        found = await self._long(
+            "copy_from_query", query, (query, *args), priority, timeout, output=output, **options
         )
         return str(found)
 
-    async def _one(
+    def _one(
         self,
         method: str,
         text: str,
         args: tuple[Any, ...],
         priority: QueryPriority | None,
         timeout: float | None,
-        *,
-        is_final: bool = False,
+        **options: Any,
+    ) -> Awaitable[Any]:
+        """
+        Run one statement on a connection of its own: by the short way when it certainly leaves nothing behind.
+        """
+        terms = self._terms
+        lane = lanes.resolve(priority)
+        span = window(terms.limits[lane], timeout, now=terms.now())
+        knowledge = terms.knowledge
+        if knowledge is not None and knowledge.verdict(text) is CLEAN:
+            return self._briefly(knowledge, method, text, args, lane, span, options)
+        return self._repeatedly(method, text, args, lane, span, options)
+
+    async def _long(
+        self,
+        method: str,
+        text: str,
+        args: tuple[Any, ...],
+        priority: QueryPriority | None,
+        timeout: float | None,
         **options: Any,
     ) -> Any:
         """
-        Run one statement on a connection of its own. `is_final`: it reads a source that cannot be read twice.
+        Run one statement that reads or feeds the caller's own source, which cannot be read twice.
         """
+        terms = self._terms
         lane = lanes.resolve(priority)
-        span = window(self._terms.limits[lane], timeout, now=self._terms.clock.now())
+        span = window(terms.limits[lane], timeout, now=terms.now())
+        return await self._repeatedly(method, text, args, lane, span, options, is_final=True)
+
+    async def _briefly(
+        self,
+        knowledge: Knowledge,
+        method: str,
+        text: str,
+        args: tuple[Any, ...],
+        lane: QueryPriority,
+        span: Window,
+        options: dict[str, Any],
+    ) -> Any:
+        """
+        Run a statement that is neutral as far as `knowledge` goes. Whatever is not the common case takes the long way.
+        """
+        terms, generation = self._terms, knowledge.generation
+        is_sent = is_done = is_again = False
+        try:
+            pool, rank = self._pool_open(), RANK[lane]
+            slot = pool.take(rank, span.started) or await pool.obtain(rank, span.started, span.deadline)
+            raw, watch, sent = slot.con, slot.watch, terms.now()
+            execution: Execution | None = None
+            try:
+                if slot.session.present != span.server or sent >= span.deadline:
+                    execution = self._hold(pool, slot, lane)
+                    await execution.settle(text, span)
+                    sent = terms.now()
+                is_sent = True
+                pool.sweep.enter(watch, span.deadline)
+                result = await getattr(raw, method)(*args, **options)
+                is_done = True
+            except asyncio.CancelledError:
+                execution = execution or self._hold(pool, slot, lane)
+                execution.cut_short()
+                if watch.leave():
+                    raise execution.overtime(text, span) from None
+                raise
+            except Exception as error:
+                execution = execution or self._hold(pool, slot, lane)
+                execution.judge(error, text, span, sent=sent)
+                raise
+            finally:
+                watch.leave()
+                done = terms.now()
+                if is_sent:
+                    terms.stats.ran(done - sent, is_successful=is_done)
+                is_known = generation == knowledge.generation
+                if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
+                    pool.put(slot, done)
+                else:
+                    await (execution or self._hold(pool, slot, lane)).give_back(is_known=is_known)
+        except Exception as error:
+            delay = self._retrier.delay(error, 1, span.deadline, is_sent=is_sent)
+            if delay is None:
+                raise
+            is_again = True
+        finally:
+            if not is_sent and not is_again:
+                terms.stats.never_ran()
+        if is_again:
+            await terms.clock.sleep(delay)
+            return await self._repeatedly(method, text, args, lane, span, options, failed=1)
+        return result
+
+    def _hold(self, pool: Pool, slot: Slot, lane: QueryPriority) -> Execution:
+        return Execution(pool, Lease(slot, lane, self._terms.now()), self._terms)
+
+    async def _repeatedly(
+        self,
+        method: str,
+        text: str,
+        args: tuple[Any, ...],
+        lane: QueryPriority,
+        span: Window,
+        options: dict[str, Any],
+        *,
+        is_final: bool = False,
+        failed: int = 0,
+    ) -> Any:
+        """
+        Run a statement, again while that is safe. `failed`: attempts that there were before.
+        """
         progress = Progress()
 
         async def attempt(progress: Progress) -> Any:
@@ -197,7 +310,7 @@ class Statements:
                 await execution.give_back()
 
         try:
-            return await self._retrier.run(attempt, progress, deadline=span.deadline)
+            return await self._retrier.run(attempt, progress, deadline=span.deadline, failed=failed)
         finally:
             if not progress.is_sent:
                 self._terms.stats.never_ran()

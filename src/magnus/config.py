@@ -61,6 +61,8 @@ class DatabaseConfig:
         max_waiting: Callers that may wait in one lane; the next one is refused with `Overloaded`.
         statement_cache_size: Prepared statements that a connection keeps.
         password: In place of the one in `dsn`; a callable is asked at every connect (rotating credentials).
+        reset: "smart": a session is reset as far as what ran on it makes that necessary, often not at all; "always": in
+            full after every lease, which costs a round trip.
         server_settings: More settings to start every session with.
         lane_timeouts: Limits in place of `QUERY_TIMEOUTS`, by lane.
 
@@ -85,6 +87,7 @@ class DatabaseConfig:
     slow_query_threshold: float = 0.1
     max_waiting: int = 10_000
     statement_cache_size: int = 256
+    reset: str = "smart"
     password: Password | None = field(default=None, repr=False)
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -101,6 +104,8 @@ class DatabaseConfig:
             self._put(name, seconds(name, getattr(self, name), least=least_seconds))
         self._put("retry_backoff", _factor("retry_backoff", self.retry_backoff))
         _text("application_name", self.application_name)
+        if self.reset not in _RESETS:
+            raise ConfigError("reset", self.reset, f"must be one of {', '.join(_RESETS)}")
         if self.password is not None and not callable(self.password):
             _text("password", self.password, secret=True)
         self._put("server_settings", MappingProxyType(_settings(self.server_settings)))
@@ -213,6 +218,7 @@ class DatabaseConfig:
         return any(not _is_local(host) for host in hosts)
 
 
+_RESETS: Final = ("smart", "always")
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
 })  # fmt: skip

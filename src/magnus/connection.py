@@ -41,7 +41,10 @@ class Connection:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self._check(name).raw, name)
+        execution = self._check(name)
+        if execution.trace is not None:
+            execution.trace.touched(name)
+        return getattr(execution.raw, name)
 
     def __repr__(self) -> str:
         if self._execution.is_released:
@@ -160,6 +163,8 @@ class Connection:
         Prepare a statement that lives as long as the lease.
         """
         raw = await self._run("prepare", query, (query,), timeout, name=name, record_class=record_class)
+        if name is not None and self._execution.trace is not None:
+            self._execution.trace.touched("prepare")  # somebody else may choose the same name
         if not self._execution.raw.is_in_transaction():
             # The driver ends its messages without a Sync, which leaves a transaction open with the tables locked.
             await self._execution.send("SELECT 1", query, self._execution.window(timeout))
@@ -198,14 +203,16 @@ class Connection:
         Copy rows (tuples, or an asynchronous iterable of them) into a table, in binary. `options` as the driver takes
         them: `columns`, `schema_name`, `where`.
         """
-        text = f"COPY {table_name} FROM STDIN"
+        where = options.get("where")
+        text = f"COPY {table_name} FROM STDIN" + ("" if where is None else f" WHERE {where}")
         return str(await self._run("copy_records_to_table", text, (table_name,), timeout, records=records, **options))
 
     async def copy_to_table(self, table_name: str, *, source: Any, timeout: float | None = None, **options: Any) -> str:
         """
         Copy a file, a path or an asynchronous iterable of bytes into a table. `options` as the driver takes them.
         """
-        text = f"COPY {table_name} FROM STDIN"
+        where = options.get("where")
+        text = f"COPY {table_name} FROM STDIN" + ("" if where is None else f" WHERE {where}")
         return str(await self._run("copy_to_table", text, (table_name,), timeout, source=source, **options))
 
     async def copy_from_table(
@@ -270,6 +277,8 @@ class Connection:
         execution = self._check("reset")
         await execution.raw.reset(timeout=timeout)
         execution.session.reset()
+        if execution.trace is not None:
+            execution.trace.reset()
 
 
 class Acquisition:

@@ -16,8 +16,10 @@ from magnus import lanes
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
+from magnus._effects import NO_RESET
 from magnus._execution import Execution, Terms
 from magnus._figures import QueryStats, pool_figures
+from magnus._learning import Learner
 from magnus._statements import Statements
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
 _CLOCK: Final = MonotonicClock()
+_ASK_LIMIT: Final = 30.0
 
 
 class Database(Statements):
@@ -73,10 +76,19 @@ class Database(Statements):
         self._has_served = False
         self._stats = QueryStats(config.slow_query_threshold)
         self._clock: Clock = _CLOCK
+        self._learner = Learner(self._ask) if config.reset == "smart" else None
         super().__init__(
-            Terms.of(config, stats=self._stats, notify=self._notify, clock=self._clock, make_transaction=on_lease),
+            Terms.of(
+                config,
+                stats=self._stats,
+                notify=self._notify,
+                clock=self._clock,
+                make_transaction=on_lease,
+                knowledge=None if self._learner is None else self._learner.knowledge,
+            ),
             Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock),
             self._take,
+            self._open_pool,
         )
         self._gate = asyncio.Lock()
 
@@ -139,6 +151,9 @@ class Database(Statements):
         self._pool, self._control = pool, control
         self._is_draining = self._has_served = False
         control.start()
+        if self._learner is not None:
+            self._learner.knowledge.doubted()  # whatever was known is from before
+            self._learner.start()
 
     async def close(self, timeout: float = 10.0) -> None:
         """
@@ -149,6 +164,8 @@ class Database(Statements):
             return
         self._is_draining = True
         try:
+            if self._learner is not None:
+                await self._learner.close()
             await pool.close(timeout)
         finally:
             self._pool = self._control = None
@@ -311,6 +328,21 @@ class Database(Statements):
         if self._pool is None:
             raise PoolClosed("the database is not connected")
         return self._pool
+
+    async def _ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
+        """
+        Ask the server something of the layer's own, on a connection of the least important lane.
+        """
+        pool = self._open_pool()
+        lease = await pool.acquire(lanes.QueryPriority.BACKGROUND, self._clock.now() + _ASK_LIMIT)
+        try:
+            found = await lease.con.fetchrow(sql, *args, timeout=_ASK_LIMIT)
+            lease.reset = NO_RESET
+        finally:
+            await pool.release(lease)
+        if found is None:
+            raise LookupError("the query of the catalogue has no row")
+        return found
 
     async def _take(self, lane: QueryPriority, deadline: float) -> Execution:
         pool = self._open_pool()

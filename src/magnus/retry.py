@@ -117,38 +117,40 @@ class Retrier:
         self._uniform = uniform
         self.retries = 0
 
-    async def run(self, unit: Callable[[Progress], Awaitable[T]], progress: Progress, *, deadline: float) -> T:
+    async def run(self, unit: Callable[[Progress], Awaitable[T]], progress: Progress, *, deadline: float, failed: int = 0) -> T:
         """
         Run a unit, again while that is safe and there is time before `deadline` (monotonic seconds).
 
-        `progress` tells afterwards how far the last attempt came.
+        `progress` tells afterwards how far the last attempt came. `failed`: attempts there were before.
 
         Raises:
             Exception: the last attempt's own error, with a note of the attempts when there was more than one.
         """
-        failed = 0
         while True:
             progress.is_sent = False
             try:
                 return await unit(progress)
             except Exception as error:
                 failed += 1
-                delay = self._delay_after(error, progress, failed, deadline)
+                is_sent = progress.is_sent
+                delay = None if progress.is_final else self.delay(error, failed, deadline, is_sent=is_sent)
                 if delay is None:
                     if failed > 1:
                         error.add_note(
                             f"magnus: failed in {failed} attempts; nothing had been sent in the earlier ones"
                         )
                     raise
-                self._announce(error, failed, delay)
             await self._clock.sleep(delay)
 
-    def _delay_after(self, error: Exception, progress: Progress, failed: int, deadline: float) -> float | None:
-        if progress.is_final or not is_repeatable(error, is_sent=progress.is_sent):
+    def delay(self, error: Exception, failed: int, deadline: float, *, is_sent: bool) -> float | None:
+        """
+        Return the seconds to wait before the next attempt after `failed` ones, which is told; None when there is none.
+        """
+        if not is_repeatable(error, is_sent=is_sent):
             return None
         remaining = deadline - self._clock.now()
-        return next_delay(self._policy, failed=failed, remaining=remaining, uniform=self._uniform)
-
-    def _announce(self, error: Exception, failed: int, delay: float) -> None:
-        self.retries += 1
-        self._notify(Retry(attempt=failed, delay=delay, error_type=type(error).__name__, error=str(error)))
+        delay = next_delay(self._policy, failed=failed, remaining=remaining, uniform=self._uniform)
+        if delay is not None:
+            self.retries += 1
+            self._notify(Retry(attempt=failed, delay=delay, error_type=type(error).__name__, error=str(error)))
+        return delay

@@ -10,11 +10,13 @@ import asyncpg
 import pytest
 
 from magnus._driver import PooledConnection, is_connection_lost
+from magnus._effects import NO_RESET
 from magnus.config import DatabaseConfig
 from magnus.errors import PoolTimeout
 from magnus.lanes import LANES, QueryPriority
 from magnus.observe import ConnectFailed
 from magnus.pool import Pool
+from magnus.pool._lease import EVERYTHING
 
 CRITICAL, NORMAL = QueryPriority.CRITICAL, QueryPriority.NORMAL
 
@@ -334,7 +336,7 @@ async def test_random_work_cancels_and_kills_conserve_every_slot(dsn):
             for _ in range(20):
                 lease = await bench.lease(chance.choice(LANES), within=60.0)
                 try:
-                    lease.needs_reset = chance.random() < 0.5
+                    lease.reset = NO_RESET if chance.random() < 0.5 else EVERYTHING
                     await lease.con.fetchval("SELECT pg_sleep($1)", chance.choice([0.0, 0.0, 0.002]))
                 finally:
                     await (bench.pool.discard(lease) if chance.random() < 0.05 else bench.pool.release(lease))

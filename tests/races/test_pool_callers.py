@@ -8,10 +8,12 @@ import random
 import pytest
 
 from magnus._driver import AlreadyReleased, PoolClosed
+from magnus._effects import NO_RESET
 from magnus.config import DatabaseConfig
 from magnus.errors import ConnectError, Overloaded, PoolTimeout
 from magnus.lanes import LANES, QueryPriority
 from magnus.pool import Pool
+from magnus.pool._lease import EVERYTHING
 from tests.unit.pool.fake_driver import Bench, FakeDriver, turns
 
 CRITICAL, NORMAL, BACKGROUND = QueryPriority.CRITICAL, QueryPriority.NORMAL, QueryPriority.BACKGROUND
@@ -312,7 +314,7 @@ async def test_random_callers_cancels_and_deaths_conserve_every_slot(seed):
             for _ in range(8):
                 lease = await bench.pool.acquire(chance.choice(LANES), None)
                 try:
-                    lease.needs_reset = chance.random() < 0.5
+                    lease.reset = NO_RESET if chance.random() < 0.5 else EVERYTHING
                     await turns(chance.randrange(3))
                     if chance.random() < 0.15:
                         lease.con.terminate()

@@ -8,6 +8,7 @@ import contextlib
 import asyncpg
 import pytest
 
+from magnus._effects import NO_RESET
 from magnus.errors import PoolTimeout
 from magnus.lanes import QueryPriority
 from magnus.observe import ConnectFailed
@@ -470,12 +471,12 @@ async def test_a_release_resets_the_session_unless_nothing_needs_it(bench):
     assert lease.con.resets == 1
 
     lease = await bench.pool.acquire(CRITICAL, None)
-    lease.needs_reset = False
+    lease.reset = NO_RESET
     await bench.pool.release(lease)
     assert lease.con.resets == 1
 
     lease = await bench.pool.acquire(CRITICAL, None)
-    lease.needs_reset, lease.con.is_in_block = False, True
+    lease.reset, lease.con.is_in_block = NO_RESET, True
     await bench.pool.release(lease)
     assert lease.con.resets == 2
 

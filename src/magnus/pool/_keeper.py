@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from magnus import _driver
 from magnus.errors import ConnectError
 from magnus.observe import ConnectFailed, Event
-from magnus.pool._lease import is_reset
+from magnus.pool._lease import EVERYTHING, is_reset
 from magnus.pool._slots import Close, Connect, Expire, HandOff, Refuse, Retry, Slot, State
 from magnus.pool._timers import Timers
 
@@ -92,7 +92,7 @@ class Keeper:
         Take over a slot whose holder was cancelled while it was being reset: `limit` seconds more, in the background.
         """
         if slot.state is State.ACQUIRED:
-            self._spawn(slot, self._finish_release(slot, slot.con, limit))
+            self._spawn(slot, self._finish_release(slot, limit))
 
     def start(self) -> None:
         """
@@ -214,9 +214,8 @@ class Keeper:
             con.terminate()
         self.apply(self._state.closed(slot, self._now()))
 
-    async def _finish_release(self, slot: Slot, con: _driver.Connection, limit: float) -> None:
-        if await is_reset(con, limit):
-            slot.session.reset()
+    async def _finish_release(self, slot: Slot, limit: float) -> None:
+        if await is_reset(slot, EVERYTHING, limit):
             self.apply(self._state.release(slot, self._now()))
         else:
             self.drop(slot)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from magnus._effects import FULL_RESET, Action, Reset
+
 if TYPE_CHECKING:
     from magnus._driver import Connection
     from magnus.lanes import QueryPriority
     from magnus.pool._slots import Slot
 
+EVERYTHING: Final = Reset(Action.FULL, FULL_RESET)
 _TURNS: Final = 10  # of the event loop: the server's farewell and the end of its stream take a few
 
 
@@ -21,19 +24,19 @@ class Lease:
         con: The driver's connection.
         lane: The lane it was given to.
         acquired_at: When (monotonic seconds).
-        needs_reset: Whether the session has to be reset before the next caller; set it to False only when nothing
-            that ran on it can have left a trace.
+        reset: What the session needs before the next caller; set it to less than everything only when nothing that
+            ran on it can have left more.
         is_released: It was given back; `con` belongs to somebody else.
     """
 
-    __slots__ = ("__weakref__", "acquired_at", "con", "is_released", "lane", "needs_reset", "slot")
+    __slots__ = ("__weakref__", "acquired_at", "con", "is_released", "lane", "reset", "slot")
 
     def __init__(self, slot: Slot, lane: QueryPriority, acquired_at: float) -> None:
         self.slot = slot
         self.con: Connection = slot.con
         self.lane = lane
         self.acquired_at = acquired_at
-        self.needs_reset = True
+        self.reset = EVERYTHING
         self.is_released = False
 
 
@@ -61,14 +64,22 @@ async def is_answering(con: Connection, limit: float) -> bool:
     return True
 
 
-async def is_reset(con: Connection, limit: float) -> bool:
+async def is_reset(slot: Slot, reset: Reset, limit: float) -> bool:
     """
     Reset the session, in `limit` seconds at most. False: the connection must not be used again.
     """
+    con: Connection = slot.con
     try:
         async with asyncio.timeout(limit):
-            await con.reset()
+            if reset.action is Action.FULL or con.is_in_transaction():
+                await con.reset()
+            else:
+                await con.execute(reset.sql)
     except Exception:  # noqa: BLE001  # whatever it is, this session is not for the next caller
         return False
     # A BEGIN whose caller was cancelled may have been answered after the driver looked whether to roll back.
-    return not con.is_closed() and not con.is_in_transaction()
+    if con.is_closed() or con.is_in_transaction():
+        return False
+    if reset.action is Action.FULL or "RESET ALL" in reset.sql:
+        slot.session.reset()
+    return True

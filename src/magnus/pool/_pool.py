@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
 from magnus._clock import Clock, MonotonicClock
+from magnus._effects import Action
 from magnus.errors import ConnectError, Overloaded, PoolTimeout
 from magnus.lanes import LANES, QueryPriority
 from magnus.pool._deadlines import Deadlines
 from magnus.pool._keeper import Keeper
 from magnus.pool._lanes import RANK, Waiter
-from magnus.pool._lease import Lease, has_settled, is_answering, is_reset
+from magnus.pool._lease import EVERYTHING, Lease, has_settled, is_answering, is_reset
 from magnus.pool._limits import Limits
 from magnus.pool._slots import Slot, State
 from magnus.pool._state import PoolState
@@ -165,11 +166,7 @@ class Pool:
         """
         rank = RANK[lane]
         now = self._now()
-        slot = self.take(rank, now)
-        if slot is None:
-            slot = await self.obtain(rank, now, deadline)
-            now = self._now()
-        return Lease(slot, lane, now)
+        return Lease(await self.obtain(rank, now, deadline), lane, now)
 
     def take(self, rank: int, now: float) -> Slot | None:
         """
@@ -245,20 +242,20 @@ class Pool:
         if con.is_closed():
             self._keeper.drop(slot)
             return
-        if not lease.needs_reset and not con.is_in_transaction():
+        reset = EVERYTHING if con.is_in_transaction() else lease.reset
+        if reset.action is Action.NONE:
             self.put(slot, self._now())
             return
         limit = _RESET_LIMIT if timeout is None else timeout
         try:
-            is_clean = await is_reset(con, limit)
+            is_clean = reset.action is not Action.CLOSE and await is_reset(slot, reset, limit)
         except asyncio.CancelledError:
             self._keeper.finish_release(slot, limit)
             raise
-        if not is_clean:
+        if is_clean:
+            self.put(slot, self._now())
+        else:
             self._keeper.drop(slot)
-            return
-        slot.session.reset()
-        self.put(slot, self._now())
 
     async def discard(self, lease: Lease) -> None:
         """
