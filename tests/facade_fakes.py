@@ -119,6 +119,7 @@ class FakePool:
         self.ready = None
         self.last_connect_error = None
         self.figures = figures()
+        self.sweep = SimpleNamespace(enter=lambda _watch, _deadline: False)  # then the driver's timer is used
 
     async def open(self):
         return None

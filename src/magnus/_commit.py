@@ -61,10 +61,7 @@ async def commit(con: Connection, *, limit: float) -> None:
 
     con.add_log_listener(listen)
     task = _Undeterred(con.execute("COMMIT", timeout=limit + _BEYOND), loop=asyncio.get_running_loop())
-    cancelled = await _settle(task, limit)
-    if not task.done():
-        con.terminate()
-        await _settle(task, limit)
+    cancelled = await _settle(task, con, limit)
     if not con.is_closed():
         con.remove_log_listener(listen)
     _judge(task, con, is_unreplicated=_WAIT_FOR_STANDBY in sources)
@@ -83,19 +80,25 @@ def _check_open(con: Connection) -> None:
         raise DatabaseError("the transaction was ended inside its block, by a COMMIT or ROLLBACK there", phase="commit")
 
 
-async def _settle(task: asyncio.Task[str], limit: float) -> asyncio.CancelledError | None:
+async def _settle(task: asyncio.Task[str], con: Connection, limit: float) -> asyncio.CancelledError | None:
     """
-    Wait until the task is done, at most `limit` seconds; return the caller's cancellation instead of obeying it.
+    Wait until the task is done; return the caller's cancellation instead of obeying it.
+
+    The task refuses to be cancelled, so a cancellation of its waiter waits with it. After `limit` seconds the socket
+    is cut, which ends the task.
     """
     loop = asyncio.get_running_loop()
-    end = loop.time() + limit
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done() and (remaining := end - loop.time()) > 0:
-        try:
-            await asyncio.wait({task}, timeout=remaining)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    return cancelled
+    cut = loop.call_later(limit, con.terminate)
+    try:
+        await task
+    except asyncio.CancelledError as error:
+        return error
+    except Exception:  # noqa: BLE001  # `_judge` asks the task for it
+        return None
+    else:
+        return None
+    finally:
+        cut.cancel()
 
 
 def _judge(task: asyncio.Task[str], con: Connection, *, is_unreplicated: bool) -> None:

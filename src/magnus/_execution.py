@@ -39,6 +39,8 @@ _NEAR: Final = 0.9
 _GRACE: Final = 0.2  # a cancel takes a few milliseconds on a server that answers
 _LATE: Final = 2.0  # a cancel that came before its statement finds nothing to cancel: then the connection is cut
 _HAS_TRANSACTION_TIMEOUT: Final = 17
+SWEPT: Final = frozenset({"fetch", "fetchrow", "fetchval", "execute"})
+"""Methods of the driver's connection that only wait for the server; the others get the driver's own timer."""
 _PLAIN: Final = TransactionMode()
 
 
@@ -224,18 +226,24 @@ class Execution:
         if self.trace is not None:
             self.trace.saw(text)
         terms = self.terms
-        sent = terms.now()
+        sent, watch = terms.now(), self._lease.slot.watch
         is_successful = False
+        if call.__name__ not in SWEPT or not self._pool.sweep.enter(watch, span.deadline):
+            options["timeout"] = remaining
         try:
-            result = await call(*args, timeout=remaining, **options)
+            result = await call(*args, **options)
             is_successful = True
         except asyncio.CancelledError:
             self.cut_short()
+            if "timeout" not in options and watch.leave():
+                raise self.overtime(text, span) from None
             raise
         except Exception as error:
             self.judge(error, text, span, sent=sent)
             raise
         finally:
+            if "timeout" not in options:
+                watch.leave()
             terms.stats.ran(terms.now() - sent, is_successful=is_successful)
             self.session.heard(text)
         return result

@@ -329,7 +329,7 @@ class Database(Statements):
             raise PoolClosed("the database is not connected")
         return self._pool
 
-    async def _ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
+    async def _ask(self, sql: str, *args: Any) -> asyncpg.Record:
         """
         Ask the server something of the layer's own, on a connection of the least important lane.
         """
