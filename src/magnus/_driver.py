@@ -118,6 +118,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 # --- one connection --------------------------------------------------------------------------------------------------
 
+
 class PooledConnection(_Base):
     """
     The driver's connection, which shares cache drops with its siblings and resets what RESET ALL leaves behind.

@@ -17,7 +17,7 @@ from magnus._clock import MonotonicClock
 from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.observe import QueryTimedOut
-from magnus.session import LaneLimit, TransactionMode, Window, lane_limits, server_limit, window
+from magnus.session import PLAIN, LaneLimit, Window, lane_limits, plain_begin, server_limit, window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from magnus.lanes import QueryPriority
     from magnus.observe import Event
     from magnus.pool import Lease, Pool
+    from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
 T = TypeVar("T")
@@ -41,7 +42,6 @@ _LATE: Final = 2.0  # a cancel that came before its statement finds nothing to c
 _HAS_TRANSACTION_TIMEOUT: Final = 17
 SWEPT: Final = frozenset({"fetch", "fetchrow", "fetchval", "execute"})
 """Methods of the driver's connection that only wait for the server; the others get the driver's own timer."""
-_PLAIN: Final = TransactionMode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Execution:
         self.trace = None if terms.knowledge is None else SessionTrace(terms.knowledge)
         self.deadline: float | None = None
         self.transactions: list[Transaction] = []
-        self.mode = _PLAIN
+        self.mode = PLAIN
         self.is_released = False
         self.is_late = False
 
@@ -319,7 +319,13 @@ class Execution:
         statement = lane.server if lane.server != session.present else None
         guard = server_limit(self.terms.transaction_limits[self.lane], timeout)
         has_guard = self.raw.get_server_version().major >= _HAS_TRANSACTION_TIMEOUT
-        text = mode.begin(statement_timeout=statement, transaction_timeout=guard if has_guard else None)
+        guard = guard if has_guard else None
+        if mode is PLAIN:
+            text = plain_begin(statement, guard)
+        else:
+            text = mode.begin(statement_timeout=statement, transaction_timeout=guard)
+            if self.trace is not None and any(name.lower() == "seed" for name in mode.settings):
+                self.trace.saw(text)  # the one setting whose effect outlives its transaction
         self.deadline = deadline
         self.mode = mode
         is_begun = False
@@ -342,6 +348,8 @@ class Execution:
         if mode.is_special and replace(mode, settings={}) != replace(self.mode, settings={}):
             raise asyncpg.InterfaceError("a savepoint cannot have another isolation or mode than its transaction")
         text = "; ".join([f"SAVEPOINT {name}", *mode.local_settings()])
+        if self.trace is not None and mode.settings:
+            self.trace.saw(text)
         await self.send(text, text, self.window(None))
         if timeout is not None:
             self.deadline = self.window(timeout).deadline

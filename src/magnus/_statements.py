@@ -157,9 +157,7 @@ class Statements:
         """
         options = {"records": records, "columns": columns, "schema_name": schema_name, "where": where}
         text = f"COPY {table_name} FROM STDIN" + ("" if where is None else f" WHERE {where}")
-        found = await self._long(
-            "copy_records_to_table", text, (table_name,), priority, timeout, **options
-        )
+        found = await self._long("copy_records_to_table", text, (table_name,), priority, timeout, **options)
         return str(found)
 
     async def copy_from_query(
@@ -176,9 +174,7 @@ class Statements:
 
         `options` are the driver's: `format`, `header`, `delimiter`, `null`, `quote`, `escape`, `encoding` ….
         """
-        found = await self._long(
-            "copy_from_query", query, (query, *args), priority, timeout, output=output, **options
-        )
+        found = await self._long("copy_from_query", query, (query, *args), priority, timeout, output=output, **options)
         return str(found)
 
     def _one(
@@ -218,7 +214,8 @@ class Statements:
         span = window(terms.limits[lane], timeout, now=terms.now())
         return await self._repeatedly(method, text, args, lane, span, options, is_final=True)
 
-    async def _briefly(
+    # Written out, because every call and every object less is felt in what the pool can do.
+    async def _briefly(  # noqa: C901, PLR0912, PLR0917
         self,
         knowledge: Knowledge,
         method: str,
@@ -232,7 +229,8 @@ class Statements:
         Run a statement that is neutral as far as `knowledge` goes. Whatever is not the common case takes the long way.
         """
         terms, generation = self._terms, knowledge.generation
-        is_sent = is_done = is_again = False
+        is_sent = is_done = False
+        delay: float | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
             slot = pool.take(rank, span.started) or await pool.obtain(rank, span.started, span.deadline)
@@ -271,11 +269,10 @@ class Statements:
             delay = self._retrier.delay(error, 1, span.deadline, is_sent=is_sent)
             if delay is None:
                 raise
-            is_again = True
         finally:
-            if not is_sent and not is_again:
+            if not is_sent and delay is None:
                 terms.stats.never_ran()
-        if is_again:
+        if delay is not None:
             await terms.clock.sleep(delay)
             return await self._repeatedly(method, text, args, lane, span, options, failed=1)
         return result
@@ -283,7 +280,7 @@ class Statements:
     def _hold(self, pool: Pool, slot: Slot, lane: QueryPriority) -> Execution:
         return Execution(pool, Lease(slot, lane, self._terms.now()), self._terms)
 
-    async def _repeatedly(
+    async def _repeatedly(  # noqa: PLR0917
         self,
         method: str,
         text: str,

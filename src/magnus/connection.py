@@ -253,7 +253,7 @@ class Connection:
             ConfigError: a setting or the isolation level is none.
         """
         execution = self._check("transaction")
-        mode = TransactionMode(isolation, readonly, deferrable, {} if settings is None else dict(settings))
+        mode = TransactionMode.of(isolation, readonly, deferrable, settings)
         return execution.terms.make_transaction(execution, mode, timeout)
 
     def is_in_transaction(self) -> bool:

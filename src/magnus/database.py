@@ -239,7 +239,7 @@ class Database(Statements):
         Raises:
             ConfigError: a name, a value or the isolation level is impossible.
         """
-        mode = TransactionMode(isolation, readonly, deferrable, {} if settings is None else dict(settings))
+        mode = TransactionMode.of(isolation, readonly, deferrable, settings)
         limit = None if timeout is None else checked(timeout)
         return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back)
 
@@ -329,7 +329,7 @@ class Database(Statements):
             raise PoolClosed("the database is not connected")
         return self._pool
 
-    async def _ask(self, sql: str, *args: Any) -> asyncpg.Record:
+    async def _ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
         """
         Ask the server something of the layer's own, on a connection of the least important lane.
         """
@@ -342,7 +342,7 @@ class Database(Statements):
             await pool.release(lease)
         if found is None:
             raise LookupError("the query of the catalogue has no row")
-        return found
+        return dict(found)
 
     async def _take(self, lane: QueryPriority, deadline: float) -> Execution:
         pool = self._open_pool()

@@ -117,7 +117,9 @@ class Retrier:
         self._uniform = uniform
         self.retries = 0
 
-    async def run(self, unit: Callable[[Progress], Awaitable[T]], progress: Progress, *, deadline: float, failed: int = 0) -> T:
+    async def run(
+        self, unit: Callable[[Progress], Awaitable[T]], progress: Progress, *, deadline: float, failed: int = 0
+    ) -> T:
         """
         Run a unit, again while that is safe and there is time before `deadline` (monotonic seconds).
 

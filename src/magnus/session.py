@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -247,6 +248,21 @@ class TransactionMode:
         for name, value in self.settings.items():
             _check_setting(name, value)
 
+    @classmethod
+    def of(
+        cls,
+        isolation: str | None,
+        readonly: bool,  # noqa: FBT001  # in the order of the fields
+        deferrable: bool,  # noqa: FBT001
+        settings: Mapping[str, str] | None,
+    ) -> TransactionMode:
+        """
+        Return a mode with settings of its own; the plainest one is made once.
+        """
+        if isolation is None and not readonly and not deferrable and not settings:
+            return PLAIN
+        return cls(isolation, readonly, deferrable, {} if settings is None else dict(settings))
+
     @property
     def is_special(self) -> bool:
         """
@@ -285,6 +301,17 @@ class TransactionMode:
         if self.deferrable:
             words.append("DEFERRABLE")
         return " ".join(words)
+
+
+PLAIN: Final = TransactionMode()
+
+
+@lru_cache(64)
+def plain_begin(statement_timeout: float | None, transaction_timeout: float | None) -> str:
+    """
+    Return the text that begins a plain transaction under these limits.
+    """
+    return PLAIN.begin(statement_timeout=statement_timeout, transaction_timeout=transaction_timeout)
 
 
 def _check_setting(name: object, value: object) -> None:

@@ -39,7 +39,8 @@ BOTH = [
     "SELECT 1", "SELECT * FROM t", "SELECT n FROM plain", "TABLE t", "WITH x (y) AS (SELECT a FROM t) SELECT * FROM x",
     "SELECT lower(b), now(), count(*) OVER (PARTITION BY a) FROM t", "INSERT INTO t (a, b) VALUES (1, 'y')",
     "UPDATE t SET a = 3 WHERE id = 1", "DELETE FROM t WHERE id = 4", "INSERT INTO marked VALUES (1)",
-    "SELECT * FROM guarded", "SELECT twice(2)", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT s", "SET LOCAL work_mem = '9MB'",
+    "SELECT * FROM guarded", "SELECT twice(2)", "BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT s",
+    "SET LOCAL work_mem = '9MB'",
     "SET work_mem = '8MB'", "SET local.x = 1", "SELECT set_config('work_mem', '7MB', false)", "RESET work_mem",
     "SELECT set_config('work_mem', '7MB', true)", "SELECT set_config('role', '{role}', false)",
     "UPDATE pg_settings SET setting = '2100' WHERE name = 'work_mem'", "SET search_path = pg_temp, public",
@@ -281,7 +282,8 @@ MUTANTS = {
     "query_to_xml is safe": (
         call_is_safe("query_to_xml"), ["SELECT query_to_xml('SELECT pg_advisory_lock(8)', true, true, '')"]),
     "pg_settings is a table": (
-        without(_effects, "_PG_SETTINGS", NOTHING), ["UPDATE pg_settings SET setting = '2100' WHERE name = 'work_mem'"]),
+        without(_effects, "_PG_SETTINGS", NOTHING),
+        ["UPDATE pg_settings SET setting = '2100' WHERE name = 'work_mem'"]),
     "an open transaction is a setting": (without(_trace, "TRANSACTION", "settings"), ["BEGIN"]),
     "long texts are neutral": (without(_effects, "_unread", lambda sql, reason: CONTROL), [LONG]),
     "doubt is neutral": (

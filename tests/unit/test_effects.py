@@ -14,7 +14,18 @@ from magnus._effects import (
     reset_for,
 )
 
-SAFE = frozenset("now count sum lower max generate_series current_setting nextval pg_advisory_xact_lock unnest".split())
+SAFE = frozenset([
+    "now",
+    "count",
+    "sum",
+    "lower",
+    "max",
+    "generate_series",
+    "current_setting",
+    "nextval",
+    "pg_advisory_xact_lock",
+    "unnest",
+])
 NEUTRAL = {
     Kind.CONTROL: """
         BEGIN | begin isolation level serializable read only | START TRANSACTION | COMMIT | END | ROLLBACK | ABORT |
@@ -100,8 +111,9 @@ DIRTY = {
     "listen": "LISTEN a | UNLISTEN a | UNLISTEN *",
     "cursor": "DECLARE c CURSOR WITH HOLD FOR SELECT 1 | declare c binary scroll cursor with hold for table t",
     "prepared": "DISCARD ALL",
-    "prepared unknown": "PREPARE p AS SELECT 1 | EXECUTE p | EXECUTE p (1) | DEALLOCATE p | DEALLOCATE ALL |
-    EXPLAIN EXECUTE p",
+    "prepared unknown": """
+        PREPARE p AS SELECT 1 | EXECUTE p | EXECUTE p (1) | DEALLOCATE p | DEALLOCATE ALL | EXPLAIN EXECUTE p
+    """,
     "lasting": """
         LOAD 'x' | SELECT setseed(0.5) | SET seed TO 0.5 | SET LOCAL seed = 0.5 |
         SELECT pg_create_physical_replication_slot('a', true, true) |

@@ -22,10 +22,10 @@ from magnus.pool._keeper import Keeper
 from magnus.pool._lanes import RANK, Waiter
 from magnus.pool._lease import EVERYTHING, Lease, has_settled, is_answering, is_reset
 from magnus.pool._limits import Limits
-from magnus.pool._slots import Slot, State
+from magnus.pool._slots import Slot, State, Watch
 from magnus.pool._state import PoolState
 from magnus.pool._stats import LaneCounters, PoolSnapshot
-from magnus.pool._sweep import Sweep, Watch
+from magnus.pool._sweep import Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

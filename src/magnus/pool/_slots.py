@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from magnus.pool._sweep import Watch
 from magnus.session import SessionLimit
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from magnus.pool._lanes import Waiter
@@ -68,6 +68,30 @@ TABLE: Final = {
     (_S.GONE, _E.CLOSED): _S.GONE,
     (_S.GONE, _E.FAILED): _S.GONE,
 }
+
+
+class Watch:
+    """
+    What runs on one connection: whose task, until when (seconds); `task` is None while nothing does.
+    """
+
+    __slots__ = ("cancelling", "deadline", "is_swept", "task")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Any] | None = None
+        self.deadline = 0.0
+        self.cancelling = 0
+        self.is_swept = False
+
+    def leave(self) -> bool:
+        """
+        The statement has ended. Says whether the sweep, and nobody else, cancelled it; that cancellation is taken back.
+        """
+        task, self.task = self.task, None
+        if task is None or not self.is_swept:
+            return False
+        self.is_swept = False
+        return task.uncancel() <= self.cancelling
 
 
 class Slot:

@@ -14,36 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from magnus.pool._slots import Watch
+
 _LEAST: Final = 0.001  # a loop may round a shorter delay down to none, and spin
-
-
-class Watch:
-    """
-    What runs on one connection: whose task, until when (seconds); `task` is None while nothing does.
-    """
-
-    __slots__ = ("cancelling", "deadline", "is_swept", "task")
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[Any] | None = None
-        self.deadline = 0.0
-        self.cancelling = 0
-        self.is_swept = False
-
-    def leave(self) -> bool:
-        """
-        The statement has ended. Says whether the sweep, and nobody else, cancelled it; that cancellation is taken back.
-        """
-        task, self.task = self.task, None
-        if task is None or not self.is_swept:
-            return False
-        self.is_swept = False
-        return task.uncancel() <= self.cancelling
 
 
 class Sweep:
