@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
 from magnus.errors import ConnectError
 from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtilization, PoolUtilizationNormal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from magnus._clock import Clock
     from magnus._driver import Connect, Connection
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from magnus.pool import PoolSnapshot
 
 _PROBE_LIMIT: Final = 2.0
+_ASK_LIMIT: Final = 5.0
 _AFTER_FAILURE: Final = 1.0
 _CLOSE_LIMIT: Final = 1.0
 _HIGH: Final = 0.9
@@ -118,6 +119,7 @@ class Control:
         self._flight: asyncio.Task[bool] | None = None
         self._loop: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._opened_at = 0.0
         self.verdicts = Verdicts()
         self.last_error: ConnectError | None = None
@@ -175,11 +177,26 @@ class Control:
         self._wake.clear()
         await self._clock.sleep(max(0.0, self._opened_at + _AFTER_FAILURE - self._clock.now()))
 
+    async def ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
+        """
+        Return the one row of a query of the layer's own, in turn with the probes and within five seconds.
+
+        Raises:
+            Exception: whatever the driver or the connect raises.
+        """
+        async with self._turn:
+            con = self._con if self._con is not None else await self._open()
+            found = await con.fetchrow(sql, *args, timeout=_ASK_LIMIT)
+        if found is None:
+            raise LookupError("the query has no row")
+        return dict(found)
+
     async def _probe(self) -> bool:
         try:
-            con = self._con if self._con is not None else await self._open()
-            async with asyncio.timeout(_PROBE_LIMIT):
-                await con.execute("SELECT 1")
+            async with self._turn:
+                con = self._con if self._con is not None else await self._open()
+                async with asyncio.timeout(_PROBE_LIMIT):
+                    await con.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001  # whatever it is, the database did not answer
             self._drop()
             self.last_error = error if isinstance(error, ConnectError) else _driver.connect_error(error)

@@ -16,7 +16,6 @@ from magnus import lanes
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
-from magnus._effects import NO_RESET
 from magnus._execution import Execution, Terms
 from magnus._figures import QueryStats, pool_figures
 from magnus._learning import Learner
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
 _CLOCK: Final = MonotonicClock()
-_ASK_LIMIT: Final = 30.0
 
 
 class Database(Statements):
@@ -331,18 +329,11 @@ class Database(Statements):
 
     async def _ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
         """
-        Ask the server something of the layer's own, on a connection of the least important lane.
+        Ask the server something of the layer's own, beside the pool.
         """
-        pool = self._open_pool()
-        lease = await pool.acquire(lanes.QueryPriority.BACKGROUND, self._clock.now() + _ASK_LIMIT)
-        try:
-            found = await lease.con.fetchrow(sql, *args, timeout=_ASK_LIMIT)
-            lease.reset = NO_RESET
-        finally:
-            await pool.release(lease)
-        if found is None:
-            raise LookupError("the query of the catalogue has no row")
-        return dict(found)
+        if self._control is None:
+            raise PoolClosed("the database is not connected")
+        return await self._control.ask(sql, *args)
 
     async def _take(self, lane: QueryPriority, deadline: float) -> Execution:
         pool = self._open_pool()

@@ -1,6 +1,7 @@
 """The shared timer against answers, errors and cancellations of others, at the worst moments; made with futures."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -172,10 +173,8 @@ async def test_a_swallowed_cancellation_is_taken_back_all_the_same(bench):
 
     async def deaf():
         assert bench.sweep.enter(bench.watch, bench.clock.now() + 10.0)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await bench.answer
-        except asyncio.CancelledError:
-            pass
         bench.watch.leave()
         return asyncio.current_task().cancelling()
 
