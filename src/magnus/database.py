@@ -162,10 +162,10 @@ class Database(Statements):
             return
         self._is_draining = True
         try:
-            if self._learner is not None:
-                await self._learner.close()
             await pool.close(timeout)
         finally:
+            if self._learner is not None:
+                await self._learner.close()
             self._pool = self._control = None
             await control.close()
 
