@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
+from magnus import _driver
 from magnus.errors import CommitRolledBack, DatabaseError, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ COMMIT_LEAST: Final = 10.0
 ROLLBACK_LIMIT: Final = 2.0
 """Seconds after which a ROLLBACK is given up and its connection cut; the server then rolls back by itself."""
 
-_BEYOND: Final = 3600.0  # the driver's own timer must never fire: it would send a CancelRequest
-_WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # where the server warns from; its words are translated, this is not
+_BEYOND: Final = 3600.0  # a timer of the driver's must never fire: it would send a CancelRequest
 _UNKNOWN: Final = frozenset({"08007", "40003"})
 
 
@@ -54,17 +54,12 @@ async def commit(con: Connection, *, limit: float) -> None:
         asyncpg.InterfaceError: the connection was gone before COMMIT could be sent; nothing was stored.
     """
     _check_open(con)
-    sources: list[str | None] = []
-
-    def listen(_: object, message: asyncpg.PostgresLogMessage) -> None:
-        sources.append(getattr(message, "server_source_function", None))
-
-    con.add_log_listener(listen)
-    task = _Undeterred(con.execute("COMMIT", timeout=limit + _BEYOND), loop=asyncio.get_running_loop())
+    notices = _driver.CommitNotices.on(con)
+    limits = {} if notices.is_lasting else {"timeout": limit + _BEYOND}
+    task = _Undeterred(con.execute("COMMIT", **limits), loop=asyncio.get_running_loop())
     cancelled = await _settle(task, con, limit)
-    if not con.is_closed():
-        con.remove_log_listener(listen)
-    _judge(task, con, is_unreplicated=_WAIT_FOR_STANDBY in sources)
+    notices.end(con)
+    _judge(task, con, is_unreplicated=notices.is_unreplicated)
     if cancelled is not None:
         cancelled.add_note("magnus: COMMIT had been sent before this cancellation, and was acknowledged")
         raise cancelled

@@ -124,9 +124,18 @@ class PooledConnection(_Base):
     The driver's connection, which shares cache drops with its siblings and resets what RESET ALL leaves behind.
     """
 
-    __slots__ = ("siblings",)
+    __slots__ = ("commit_notices", "siblings")
 
     siblings: Callable[[], Iterable[Connection]]
+    commit_notices: CommitNotices
+
+    async def reset(self, *, timeout: float | None = None) -> None:
+        """
+        Reset the session as the driver does, listeners included.
+        """
+        if hasattr(self, "commit_notices"):
+            del self.commit_notices
+        await super().reset(timeout=timeout)
 
     def get_reset_query(self) -> str:
         """
@@ -148,6 +157,55 @@ class PooledConnection(_Base):
         for con in {self, *siblings}:
             if not con.is_closed():
                 getattr(con, method)()
+
+
+_WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # where the server warns from; its words are translated, this is not
+
+
+class CommitNotices:
+    """
+    Hears whether the server gave up waiting for its standby during a COMMIT.
+
+    It stays on a connection of the pool's until the next reset, because coming and going costs more than hearing.
+
+    Attributes:
+        is_unreplicated: It did, since `on`.
+        is_lasting: The connection is the pool's, opened without a timer of the driver's own for each statement.
+    """
+
+    __slots__ = ("is_lasting", "is_unreplicated")
+
+    def __init__(self, *, is_lasting: bool) -> None:
+        self.is_lasting = is_lasting
+        self.is_unreplicated = False
+
+    @classmethod
+    def on(cls, con: Connection) -> CommitNotices:
+        """
+        Begin to hear.
+        """
+        kept: CommitNotices | None = getattr(con, "commit_notices", None)
+        if kept is not None:
+            kept.is_unreplicated = False
+            return kept
+        config = getattr(con, "_config", None)
+        has_timer = config is None or config.command_timeout is not None
+        found = cls(is_lasting=isinstance(con, PooledConnection) and not has_timer)
+        con.add_log_listener(found._hear)
+        if isinstance(con, PooledConnection) and found.is_lasting:
+            con.commit_notices = found
+        return found
+
+    def end(self, con: Connection) -> None:
+        """
+        Leave a connection that is not the pool's.
+        """
+        if not self.is_lasting and not con.is_closed():
+            con.remove_log_listener(self._hear)
+
+    def _hear(self, _con: object, message: asyncpg.PostgresLogMessage) -> None:
+        if getattr(message, "server_source_function", None) == _WAIT_FOR_STANDBY:
+            self.is_unreplicated = True
 
 
 async def driver_connect(**arguments: Any) -> Connection:

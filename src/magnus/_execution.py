@@ -193,14 +193,21 @@ class Execution:
         """
         Run a statement of the layer's own inside the time of the user's `text`; it is not counted.
         """
+        remaining, watch = self._remaining(text, span), self._lease.slot.watch
+        is_watched = self._pool.sweep.enter(watch, span.deadline)
         try:
-            return await self.raw.execute(sql, timeout=self._remaining(text, span))
+            return await (self.raw.execute(sql) if is_watched else self.raw.execute(sql, timeout=remaining))
         except asyncio.CancelledError:
             self.cut_short()
+            if is_watched and watch.leave():
+                raise self.overtime(text, span) from None
             raise
         except Exception as error:
             self.judge(error, text, span, sent=span.started)
             raise
+        finally:
+            if is_watched:
+                watch.leave()
 
     async def perform(
         self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
