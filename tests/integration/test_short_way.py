@@ -139,3 +139,13 @@ async def test_many_limits_at_once_leave_no_slot_and_no_cancellation_behind(dsn)
     await until(lambda: asyncio.sleep(0, db.get_stats()["pool_stats"]["used"] == 0))
     assert await db.fetchval("SELECT 5") == 5
     await db.close()
+
+
+async def test_a_schema_that_changes_meanwhile_costs_a_full_reset(db, resets):
+    """What was judged by knowledge that did not hold to the end is not believed."""
+    task = asyncio.create_task(db.fetchval("SELECT pg_sleep(0.2)"))
+    await until(lambda: asyncio.sleep(0, db.get_stats()["pool_stats"]["used"] == 1))
+    db._terms.knowledge.doubted()
+    await task
+
+    assert len(resets) == 1

@@ -29,10 +29,14 @@ def waiter(state, rank, deadline=None):
     return found
 
 
+class Held(PoolState):
+    """A state that remembers who holds what."""
+
+
 @pytest.fixture
 def state():
     """Two slots, one held by NORMAL and one by CRITICAL: nothing is idle."""
-    found = PoolState(Limits(min_size=2, max_size=2), uniform=lambda _low, high: high)
+    found = Held(Limits(min_size=2, max_size=2), uniform=lambda _low, high: high)
     for action in found.warm(2, 0.0):
         found.opened(action.slot, object(), 0.0)
     found.normal, found.critical = found.take(NORMAL, 0.0), found.take(CRITICAL, 0.0)
