@@ -1,7 +1,7 @@
 """`create_pool`: asyncpg's pool, its arguments, methods and words, on the pool of this package.
 
-One lane, no shedding, no repeats, no session guards, a full reset on every release; what differs on purpose is listed in
-docs/switch-from-asyncpg.md.
+One lane, no shedding, no repeats, no session guards, a full reset on every release; docs/switch-from-asyncpg.md
+lists what differs on purpose.
 """
 
 from __future__ import annotations
@@ -9,28 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakSet
 
 import asyncpg
 
 from magnus import _driver
 from magnus.config import DatabaseConfig
-from magnus.lanes import LANES, QueryPriority
 from magnus.observe import ConnectFailed
-from magnus.pool._lanes import LaneLimits
-from magnus.pool._limits import Limits
+from magnus.pool._asyncpg import LANE, Opener, check_classes, check_sizes, flat_limits
+from magnus.pool._one_shot import OneShots
 from magnus.pool._pool import Pool as Core
 from magnus.pool._proxy import PoolConnectionProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from magnus.observe import Event
-    from magnus.pool._lease import Lease
     from magnus.pool._stats import PoolSnapshot
 
     Record = asyncpg.Record
@@ -39,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "PoolAcquireContext", "PoolConnectionProxy", "create_pool"]
 
 _LOG: Final = logging.getLogger("magnus.pool")
-_LANE: Final = QueryPriority.CRITICAL  # the one lane that nothing is ever put before
 _DAY: Final = 86_400.0  # a user's `init` may take its time; the driver bounds the connect itself
 _RELEASE_LIMIT: Final = 30.0
 _LONG_CLOSE: Final = 60.0
@@ -103,7 +98,7 @@ def create_pool(
     )
 
 
-class Pool:
+class Pool(OneShots):
     """
     A pool with the methods of `asyncpg.Pool`; made by `create_pool`, which see for the arguments.
 
@@ -134,8 +129,8 @@ class Pool:
         **connect_kwargs: Any,
     ) -> None:
         self._init_size = min_size if init_size is None else init_size
-        _check_sizes(min_size, max_size, self._init_size)
-        _check_classes(connection_class, record_class)
+        check_sizes(min_size, max_size, self._init_size)
+        check_classes(connection_class, record_class)
         if max_queries <= 0:
             raise ValueError("max_queries is expected to be greater than zero")
         if max_inactive_connection_lifetime < 0:
@@ -146,12 +141,12 @@ class Pool:
         self._setup = setup
         self._reset = reset
         self._loop = loop
-        self._opener = _Opener(connect or asyncpg.connect, init, self._on_terminated, connection_class, record_class)
+        self._opener = Opener(connect or asyncpg.connect, init, self._on_terminated, connection_class, record_class)
         self._opener.target = dsn, connect_kwargs
         self._core = Core(
             DatabaseConfig(min_pool_size=min_size, max_pool_size=max_size, connect_timeout=_DAY),
             notify=_report,
-            limits=_limits(min_size, max_size, max_inactive_connection_lifetime or math.inf),
+            limits=flat_limits(min_size, max_size, max_inactive_connection_lifetime or math.inf),
             opener=self._opener,
             is_telling=True,
         )
@@ -304,7 +299,7 @@ class Pool:
         self._check_open()
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            lease = await self._core.acquire(_LANE, deadline)
+            lease = await self._core.acquire(LANE, deadline)
         except _driver.PoolClosed:
             self._check_open()
             raise
@@ -393,6 +388,13 @@ class Pool:
         if isinstance(connection, PoolConnectionProxy):
             self.connection_lost(connection)
 
+    async def _once(self, method: str, *args: Any, **options: Any) -> Any:
+        connection = await self.take(None)
+        try:
+            return await getattr(connection, method)(*args, **options)
+        finally:
+            await self.release(connection)
+
     def _lose_all(self) -> None:
         for connection in list(self._out):
             self.connection_lost(connection)
@@ -422,61 +424,6 @@ class Pool:
 
     def _drop_type_cache(self) -> None:
         self._opener.drop_caches("_drop_local_type_cache")
-
-    # --- one statement on a connection of its own: the methods of a connection
-
-    async def _once(self, method: str, *args: Any, **options: Any) -> Any:
-        connection = await self.take(None)
-        try:
-            return await getattr(connection, method)(*args, **options)
-        finally:
-            await self.release(connection)
-
-    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-        """
-        As the connection's method of that name, on a connection of its own; so are all below.
-        """
-        return str(await self._once("execute", query, *args, timeout=timeout))
-
-    async def executemany(self, command: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None) -> None:
-        await self._once("executemany", command, args, timeout=timeout)
-
-    async def fetch(
-        self, query: str, *args: Any, timeout: float | None = None, record_class: type[Any] | None = None
-    ) -> list[Any]:
-        found: list[Any] = await self._once("fetch", query, *args, timeout=timeout, record_class=record_class)
-        return found
-
-    async def fetchval(self, query: str, *args: Any, column: int | str = 0, timeout: float | None = None) -> Any:
-        return await self._once("fetchval", query, *args, column=column, timeout=timeout)
-
-    async def fetchrow(
-        self, query: str, *args: Any, timeout: float | None = None, record_class: type[Any] | None = None
-    ) -> Any:
-        return await self._once("fetchrow", query, *args, timeout=timeout, record_class=record_class)
-
-    async def fetchmany(
-        self,
-        query: str,
-        args: Iterable[Sequence[Any]],
-        *,
-        timeout: float | None = None,
-        record_class: type[Any] | None = None,
-    ) -> list[Any]:
-        found: list[Any] = await self._once("fetchmany", query, args, timeout=timeout, record_class=record_class)
-        return found
-
-    async def copy_from_table(self, table_name: str, *, output: Any, **options: Any) -> str:
-        return str(await self._once("copy_from_table", table_name, output=output, **options))
-
-    async def copy_from_query(self, query: str, *args: Any, output: Any, **options: Any) -> str:
-        return str(await self._once("copy_from_query", query, *args, output=output, **options))
-
-    async def copy_to_table(self, table_name: str, *, source: Any, **options: Any) -> str:
-        return str(await self._once("copy_to_table", table_name, source=source, **options))
-
-    async def copy_records_to_table(self, table_name: str, *, records: Any, **options: Any) -> str:
-        return str(await self._once("copy_records_to_table", table_name, records=records, **options))
 
 
 class PoolAcquireContext:
@@ -508,102 +455,6 @@ class PoolAcquireContext:
         self.done = True
         connection, self.connection = self.connection, None
         await self.pool.release(connection)
-
-
-class _Opener(_driver.Opener):
-    """
-    Opens connections as the user said, and tells which error the last one ended in.
-    """
-
-    def __init__(
-        self,
-        connect: Callable[..., Awaitable[Any]],
-        init: Callable[[Any], Awaitable[object]] | None,
-        on_terminated: Callable[[object], None],
-        connection_class: type[Any],
-        record_class: type[Any],
-    ) -> None:
-        self._opened: WeakSet[Any] = WeakSet()
-        super().__init__(lambda: self._opened, connect)
-        self.target: tuple[str | None, dict[str, Any]] = (None, {})
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.last_error: Exception | None = None
-        self._init = init
-        self._on_terminated = on_terminated
-        self._connection_class = connection_class
-        self._record_class = record_class
-
-    async def open(self) -> Connection:
-        try:
-            return await self._open()
-        except Exception as error:
-            self.last_error = error
-            raise
-
-    async def _open(self) -> Connection:
-        dsn, arguments = self.target
-        con: Connection = await self._connect(
-            dsn, loop=self.loop, connection_class=self._connection_class, record_class=self._record_class, **arguments
-        )
-        if not isinstance(con, self._connection_class):
-            raise asyncpg.InterfaceError(
-                "expected pool connect callback to return an instance of "
-                f"'{_name(self._connection_class)}', got '{_name(type(con))}'"
-            )
-        is_ready = False
-        try:
-            if self._init is not None:
-                await self._init(con)
-            if con.is_closed():
-                raise asyncpg.ConnectionDoesNotExistError("connection was closed during pool initialization")
-            is_ready = True
-        finally:
-            if not is_ready:
-                con.terminate()
-        con.add_termination_listener(self._on_terminated)
-        self._opened.add(con)
-        return con
-
-    def drop_caches(self, method: str) -> None:
-        """
-        Call a method that drops a cache on every connection.
-        """
-        for con in list(self._opened):
-            if not con.is_closed():
-                getattr(con, method)()
-
-
-def _limits(min_size: int, max_size: int, max_idle: float) -> Limits:
-    table = tuple(LaneLimits(lane, max_size, int(lane is not _LANE), sys.maxsize) for lane in LANES)
-    return Limits(min_size, max_size, max_idle=max_idle, max_lifetime=math.inf, table=table)
-
-
-def _check_sizes(min_size: int, max_size: int, init_size: int) -> None:
-    if max_size <= 0:
-        raise ValueError("max_size is expected to be greater than zero")
-    if min_size < 0:
-        raise ValueError("min_size is expected to be greater or equal to zero")
-    if min_size > max_size:
-        raise ValueError("min_size is greater than max_size")
-    if init_size < 0:
-        raise ValueError("init_size is expected to be greater or equal to zero")
-    if init_size > max_size:
-        raise ValueError("init_size is greater than max_size")
-    if init_size < min_size:
-        raise ValueError("init_size is smaller than min_size")
-
-
-def _check_classes(connection_class: type[Any], record_class: type[Any]) -> None:
-    if not issubclass(connection_class, asyncpg.Connection):
-        raise TypeError(
-            f"connection_class is expected to be a subclass of asyncpg.Connection, got {connection_class!r}"
-        )
-    if not issubclass(record_class, asyncpg.Record):
-        raise TypeError(f"record_class is expected to be a subclass of asyncpg.Record, got {record_class!r}")
-
-
-def _name(kind: type[Any]) -> str:
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def _report(event: Event) -> None:
