@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["create_engine"]
 
 _URL: Final = "postgresql+asyncpg://"
+_ROLLBACK_LIMIT: Final = 2.0
 _NOT_OURS: Final = frozenset({
     "poolclass", "pool", "pool_size", "max_overflow", "pool_timeout", "pool_recycle", "pool_use_lifo", "creator",
     "async_creator", "connect_args",
@@ -33,8 +34,8 @@ def create_engine(source: Database | Pool, **options: Any) -> AsyncEngine:
     """
     Return an engine whose connections are leases of `source`: a `Database`, or what `create_pool` returned.
 
-    With a `Database` a checkout waits in the lane of the enclosing `scope`, and every statement has the lane's limit and
-    the scope's deadline; with a pool nothing is added. `options` are those of `create_async_engine`, without the ones
+    With a `Database` a checkout waits in the lane of the enclosing `scope`, and every statement has the lane's limit
+    and the scope's deadline; with a pool nothing is added. `options` are those of `create_async_engine`, without the ones
     about connecting and pooling. `source` is connected and closed by its owner: `dispose()` leaves it alone.
 
     Raises:
@@ -79,6 +80,7 @@ class LeasedConnection:
         self._release = release
         self._loop = asyncio.get_running_loop()
         self._returning: asyncio.Task[None] | None = None
+        self._transaction: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -90,12 +92,14 @@ class LeasedConnection:
         """
         Say whether it is gone or given back.
         """
-        if self._returning is not None:
-            return True
-        try:
-            return bool(self._connection.is_closed())
-        except asyncpg.InterfaceError:  # it ended, and counts as released
-            return True
+        return self._returning is not None or _is_gone(self._connection)
+
+    def transaction(self, **options: Any) -> Any:
+        """
+        Return a transaction of the connection; the latest one is rolled back if it is open at the end of the lease.
+        """
+        self._transaction = self._connection.transaction(**options)
+        return self._transaction
 
     async def close(self, *, timeout: float | None = None) -> None:
         """
@@ -120,5 +124,28 @@ class LeasedConnection:
 
     def _give_back(self) -> asyncio.Task[None]:
         if self._returning is None:
-            self._returning = self._loop.create_task(self._release(self._connection))
+            self._returning = self._loop.create_task(self._end())
         return self._returning
+
+    async def _end(self) -> None:
+        connection = self._connection
+        try:
+            # A cancelled request leaves its transaction open; the driver would complain of it in the log.
+            if not _is_gone(connection) and connection.is_in_transaction() and self._transaction is not None:
+                async with asyncio.timeout(_ROLLBACK_LIMIT):
+                    await self._transaction.rollback()
+        except Exception:  # noqa: BLE001  # whatever it is, nobody shall work on this session
+            if not _is_gone(connection):
+                connection.terminate()
+        finally:
+            await self._release(connection)
+
+
+def _is_gone(connection: Any) -> bool:
+    """
+    Say whether a lease's connection has ended, and the lease with it.
+    """
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        return True

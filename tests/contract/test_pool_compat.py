@@ -1,4 +1,4 @@
-"""One set of cases for two pools: asyncpg's own and `magnus.create_pool`. What holds for the first holds for the second.
+"""One set of cases for two pools, asyncpg's own and `magnus.create_pool`: what holds for the first holds for ours.
 
 The cases at the end are of ours alone: there it differs on purpose, as docs/switch-from-asyncpg.md says.
 """
@@ -32,6 +32,13 @@ def make(request, dsn):
 
 
 @pytest.fixture
+def mended(request):
+    """Skip asyncpg's own pool where its version still gets this wrong."""
+    if not FLOOR and request.node.callspec.params["make"] == "asyncpg":
+        pytest.skip("mended in asyncpg 0.32")
+
+
+@pytest.fixture
 async def pool(make):
     async with make() as found:
         yield found
@@ -47,8 +54,14 @@ async def admin(dsn):
 async def settle(condition):
     """Yield to the loop until something has happened that it is about to do; fail after ten seconds."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # the pool sends no event
             await asyncio.sleep(0.005)
+
+
+async def turns():
+    """Let everything that is ready run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def kill(admin, pid):
@@ -82,7 +95,10 @@ async def test_entering_gives_the_pool_and_leaving_closes_it(make):
         ({"min_size": -1}, "min_size is expected to be greater or equal to zero"),
         ({"min_size": 3}, "min_size is greater than max_size"),
         ({"max_queries": 0}, "max_queries is expected to be greater than zero"),
-        ({"max_inactive_connection_lifetime": -1}, "max_inactive_connection_lifetime is expected to be greater or equal"),
+        (
+            {"max_inactive_connection_lifetime": -1},
+            "max_inactive_connection_lifetime is expected to be greater or equal",
+        ),
         *(
             [
                 ({"init_size": -1}, "init_size is expected to be greater or equal to zero"),
@@ -161,6 +177,7 @@ async def test_a_pool_without_floor_opens_nothing(make):
         assert made.get_size() == 1
 
 
+@pytest.mark.usefixtures("mended")
 async def test_a_server_that_is_not_there_is_the_drivers_error(make, tmp_path):
     """Raised by the start, which leaves a closed pool."""
     made = make(dsn=None, host=str(tmp_path), user="nobody", database="none")
@@ -201,9 +218,7 @@ async def test_an_unknown_argument_is_the_drivers_error(make):
 
 async def test_the_settings_of_a_connection_go_to_the_driver(make):
     """server_settings, command_timeout, statement_cache_size."""
-    async with make(
-        server_settings={"application_name": "mine"}, command_timeout=0.2, statement_cache_size=0
-    ) as made:
+    async with make(server_settings={"application_name": "mine"}, command_timeout=0.2, statement_cache_size=0) as made:
         assert await made.fetchval("SHOW application_name") == "mine"
         with pytest.raises(TimeoutError):
             await made.fetch("SELECT pg_sleep(5)")
@@ -288,6 +303,7 @@ async def test_an_init_that_fails_later_fails_the_caller(make):
         assert await made.fetchval("SELECT 1") == 1
 
 
+@pytest.mark.usefixtures("mended")
 async def test_an_init_that_closes_the_connection_is_noticed(make):
     """It is no connection then."""
 
@@ -548,7 +564,9 @@ async def test_prepared_statements_end_with_the_lease(pool):
         statement = await con.prepare("SELECT 1")
         assert await statement.fetchval() == 1
     for call in (statement.fetchval, statement.get_query):
-        with pytest.raises(asyncpg.InterfaceError, match="the underlying connection has been released back to the pool"):
+        with pytest.raises(
+            asyncpg.InterfaceError, match="the underlying connection has been released back to the pool"
+        ):
             await call()
 
 
@@ -603,7 +621,11 @@ async def test_transactions_nest(pool, admin):
         ("SET work_mem = '1234kB'", "SHOW work_mem", "4MB"),
         ("SELECT pg_advisory_lock(7)", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'", 0),
         ("LISTEN channel", "SELECT count(*) FROM pg_listening_channels()", 0),
-        ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "SELECT count(*) FROM pg_cursors WHERE name = 'c'", 0),
+        (
+            "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+            "SELECT count(*) FROM pg_cursors WHERE name = 'c'",
+            0,
+        ),
     ],
 )
 async def test_a_release_resets_the_session(make, sql, asked, clean):
@@ -666,7 +688,7 @@ async def test_a_cancelled_query_gives_its_connection_back(make):
     async with make(max_size=2) as made:
         for _ in range(5):
             tasks = [asyncio.ensure_future(made.execute("SELECT pg_sleep(60)")) for _ in range(4)]
-            await asyncio.sleep(0.01)
+            await turns()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -684,7 +706,7 @@ async def test_a_cancelled_release_goes_on_by_itself(make):
     async with make(max_size=1, reset=reset) as made:
         con = await made.acquire()
         release = asyncio.ensure_future(made.release(con))
-        await asyncio.sleep(0.01)
+        await turns()
         release.cancel()
         with pytest.raises(asyncio.CancelledError):
             await release
@@ -836,7 +858,7 @@ async def test_a_connection_that_is_killed_during_a_query_fails_it(make, admin):
     async with make(max_size=1) as made:
         con = await made.acquire()
         query = asyncio.ensure_future(con.fetchval("SELECT pg_sleep(60)"))
-        await asyncio.sleep(0.01)
+        await turns()
         await kill(admin, con.get_server_pid())
         with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, ConnectionError)):
             await query
@@ -936,7 +958,7 @@ async def test_close_waits_for_leases(make):
     made = await make()
     con = await made.acquire()
     closing = asyncio.ensure_future(made.close())
-    await asyncio.sleep(0.05)
+    await turns()
     assert made.is_closing()
     assert not closing.done()
     assert await con.fetchval("SELECT 1") == 1
@@ -990,10 +1012,11 @@ async def test_no_backend_is_left_after_close(make, admin):
     async with make(min_size=2, server_settings={"application_name": "leaver"}) as made:
         await made.fetch("SELECT 1")
     async with asyncio.timeout(10):
-        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaver'"):
+        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaver'"):  # noqa: ASYNC110  # nor does the server
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.usefixtures("mended")
 async def test_a_failed_start_leaves_no_backend(make, admin):
     """Those that were opened are ended."""
     left = [None, None]
@@ -1006,8 +1029,8 @@ async def test_a_failed_start_leaves_no_backend(make, admin):
     with pytest.raises(ZeroDivisionError):
         await make(min_size=3, max_size=3, init=init, server_settings={"application_name": "leaver"})
     async with asyncio.timeout(10):
-        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaver'"):
-            await asyncio.sleep(0.01)
+        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaver'"):  # nor does the server
+            await turns()
 
 
 # --- ours alone: where it differs on purpose
@@ -1031,7 +1054,7 @@ async def test_callers_are_served_in_the_order_of_their_coming(ours):
     async with ours() as made:
         async with made.acquire():
             tasks = [asyncio.ensure_future(work(number)) for number in range(20)]
-            await asyncio.sleep(0.01)
+            await turns()
         await asyncio.gather(*tasks)
     assert served == list(range(20))
 
@@ -1049,7 +1072,7 @@ async def test_a_released_connection_serves_a_caller_whose_connect_is_still_unde
     async with ours(max_size=2, init=init) as made:
         con = await made.acquire()
         waiting = asyncio.ensure_future(made.fetchval("SELECT 1"))
-        await asyncio.sleep(0.05)
+        await turns()
         await made.release(con)
         assert await waiting == 1
         gate.set()
@@ -1098,7 +1121,7 @@ async def test_callers_who_wait_when_it_closes_are_refused(ours):
     made = await ours()
     con = await made.acquire()
     waiting = [asyncio.ensure_future(made.fetchval("SELECT 1")) for _ in range(3)]
-    await asyncio.sleep(0.01)
+    await turns()
     closing = asyncio.ensure_future(made.close())
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert [(type(error), str(error)) for error in found] == [(magnus.PoolClosed, "pool is closing")] * 3

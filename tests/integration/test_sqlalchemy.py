@@ -18,7 +18,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship,
 
 from magnus import ConfigError, Database, DatabaseConfig, QueryPriority, QueryTimeout, create_pool, scope  # noqa: E402
 from magnus.sqlalchemy import create_engine  # noqa: E402
-from tests.facade_fakes import until  # noqa: E402
+
+
+async def until(is_so):
+    """Let the loop run until something has happened; fail after ten seconds."""
+    async with asyncio.timeout(10):
+        while not is_so():  # noqa: ASYNC110  # the pool sends no event
+            await asyncio.sleep(0.005)
 
 
 class Base(DeclarativeBase):
@@ -30,7 +36,7 @@ class Author(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str]
     facts: Mapped[dict] = mapped_column(JSONB, default=dict)
-    books: Mapped[list["Book"]] = relationship(back_populates="author")
+    books: Mapped[list[Book]] = relationship(back_populates="author")
 
 
 class Book(Base):
@@ -148,7 +154,7 @@ async def test_savepoints_roll_back_alone(sessions):
 
 async def test_an_error_rolls_back_and_gives_the_connection_back(bench, sessions):
     """SQLAlchemy's exception around the driver's."""
-    with pytest.raises(exc.IntegrityError) as caught:
+    with pytest.raises(exc.IntegrityError) as caught:  # noqa: PT012  # the end of the block is the point
         async with sessions.begin() as session:
             session.add(Author(id=1, name="a"))
             await session.flush()
@@ -217,7 +223,7 @@ async def test_dispose_leaves_the_source_alone(bench):
 async def test_a_killed_connection_is_replaced(bench, dsn):
     """The checkout at hand fails, the next one works."""
     admin = await asyncpg.connect(dsn)
-    with pytest.raises((exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+    with pytest.raises((exc.DBAPIError, OSError)):  # noqa: PT012  # so is it here
         async with bench.engine.connect() as con:
             assert await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", await pid(con))
             await con.execute(text("SELECT 1"))
@@ -227,8 +233,8 @@ async def test_a_killed_connection_is_replaced(bench, dsn):
         assert (await con.execute(text("SELECT 1"))).scalar() == 1
 
 
-async def test_cancelled_requests_give_their_slots_back(bench, dsn):
-    """In a query, over and over; the pool is whole afterwards."""
+async def test_cancelled_requests_give_their_slots_back(bench, dsn, caplog):
+    """In a query, over and over; the pool is whole afterwards, and the log is silent."""
     admin = await asyncpg.connect(dsn)
 
     async def request():
@@ -238,20 +244,23 @@ async def test_cancelled_requests_give_their_slots_back(bench, dsn):
     async def running():
         sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND state = 'active'"
         async with asyncio.timeout(10):
-            while await admin.fetchval(sleeping) < 2:
+            while await admin.fetchval(sleeping) < 2:  # noqa: ASYNC110  # nor does the server
                 await asyncio.sleep(0.005)
 
-    for _ in range(5):
-        tasks = [asyncio.create_task(request()) for _ in range(4)]
-        await running()
-        for task in tasks:
-            task.cancel()
-        assert all(isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*tasks, return_exceptions=True))
-        await until(lambda: bench.held() == 0)
-    await admin.close()
+    with scope(QueryPriority.CRITICAL):  # of a pool of two, the other lanes may have one
+        for _ in range(5):
+            tasks = [asyncio.create_task(request()) for _ in range(4)]
+            await running()
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(end) for end in ends} == {asyncio.CancelledError}
+            await until(lambda: bench.held() == 0)
+        await admin.close()
 
-    async with bench.engine.connect() as one, bench.engine.connect() as two:
-        assert await pid(one) != await pid(two)
+        async with bench.engine.connect() as one, bench.engine.connect() as two:
+            assert await pid(one) != await pid(two)
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_a_forgotten_connection_gives_its_slot_back_when_it_is_collected(bench):

@@ -56,7 +56,7 @@ class Opener(_driver.Opener):
 
     async def _open(self) -> Connection:
         dsn, arguments = self.target
-        con: Connection = await self._connect(
+        con: Any = await self._connect(
             dsn, loop=self.loop, connection_class=self._connection_class, record_class=self._record_class, **arguments
         )
         if not isinstance(con, self._connection_class):
@@ -76,7 +76,8 @@ class Opener(_driver.Opener):
                 con.terminate()
         con.add_termination_listener(self._on_terminated)
         self._opened.add(con)
-        return con
+        found: Connection = con
+        return found
 
     def drop_caches(self, method: str) -> None:
         """

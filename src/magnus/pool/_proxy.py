@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import asyncpg
 from asyncpg.pool import PoolConnectionProxy as DriverProxy
 
 if TYPE_CHECKING:
     import asyncio
-
-    import asyncpg
+    from collections.abc import Generator
+    from types import TracebackType
 
     from magnus.pool._lease import Lease
 
@@ -28,6 +29,10 @@ class Owner(Protocol):
     """
 
     def connection_lost(self, connection: PoolConnectionProxy) -> None: ...
+
+    async def take(self, timeout: float | None) -> PoolConnectionProxy: ...  # the driver's word
+
+    async def release(self, connection: Any) -> None: ...
 
 
 class PoolConnectionProxy(_Base):
@@ -91,3 +96,34 @@ class PoolConnectionProxy(_Base):
 
     def _release_on_close(self) -> None:
         self.owner.connection_lost(self)
+
+
+class PoolAcquireContext:
+    """
+    A lease to be: await it, or enter it with `async with`, which releases it at the end.
+    """
+
+    __slots__ = ("connection", "done", "pool", "timeout")
+
+    def __init__(self, pool: Owner, timeout: float | None) -> None:
+        self.pool = pool
+        self.timeout = timeout
+        self.connection: PoolConnectionProxy | None = None
+        self.done = False
+
+    def __await__(self) -> Generator[Any, None, PoolConnectionProxy]:
+        self.done = True
+        return self.pool.take(self.timeout).__await__()
+
+    async def __aenter__(self) -> PoolConnectionProxy:
+        if self.connection is not None or self.done:
+            raise asyncpg.InterfaceError("a connection is already acquired")
+        self.connection = await self.pool.take(self.timeout)
+        return self.connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.done = True
+        connection, self.connection = self.connection, None
+        await self.pool.release(connection)

@@ -20,7 +20,7 @@ from magnus.observe import ConnectFailed
 from magnus.pool._asyncpg import LANE, Opener, check_classes, check_sizes, flat_limits
 from magnus.pool._one_shot import OneShots
 from magnus.pool._pool import Pool as Core
-from magnus.pool._proxy import PoolConnectionProxy
+from magnus.pool._proxy import PoolAcquireContext, PoolConnectionProxy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -424,37 +424,6 @@ class Pool(OneShots):
 
     def _drop_type_cache(self) -> None:
         self._opener.drop_caches("_drop_local_type_cache")
-
-
-class PoolAcquireContext:
-    """
-    A lease to be: await it, or enter it with `async with`, which releases it at the end.
-    """
-
-    __slots__ = ("connection", "done", "pool", "timeout")
-
-    def __init__(self, pool: Pool, timeout: float | None) -> None:
-        self.pool = pool
-        self.timeout = timeout
-        self.connection: PoolConnectionProxy | None = None
-        self.done = False
-
-    def __await__(self) -> Generator[Any, None, PoolConnectionProxy]:
-        self.done = True
-        return self.pool.take(self.timeout).__await__()
-
-    async def __aenter__(self) -> PoolConnectionProxy:
-        if self.connection is not None or self.done:
-            raise asyncpg.InterfaceError("a connection is already acquired")
-        self.connection = await self.pool.take(self.timeout)
-        return self.connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.done = True
-        connection, self.connection = self.connection, None
-        await self.pool.release(connection)
 
 
 def _report(event: Event) -> None:
