@@ -35,7 +35,7 @@ def create_engine(source: Database | Pool, **options: Any) -> AsyncEngine:
     Return an engine whose connections are leases of `source`: a `Database`, or what `create_pool` returned.
 
     With a `Database` a checkout waits in the lane of the enclosing `scope`, and every statement has the lane's limit
-    and the scope's deadline; with a pool nothing is added. `options` are those of `create_async_engine`, without the ones
+    and the scope's deadline; with a pool nothing is added. `options` are those of `create_async_engine`, without those
     about connecting and pooling. `source` is connected and closed by its owner: `dispose()` leaves it alone.
 
     Raises:

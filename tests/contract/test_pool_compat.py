@@ -64,6 +64,14 @@ async def turns():
         await asyncio.sleep(0)
 
 
+async def all_gone(admin):
+    """Wait until the server has no session of the name "leaver"; fail after ten seconds."""
+    async with asyncio.timeout(10):
+        asked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaver'"
+        while await admin.fetchval(asked):  # noqa: ASYNC110  # the server sends no event
+            await asyncio.sleep(0.01)
+
+
 async def kill(admin, pid):
     assert await admin.fetchval("SELECT pg_terminate_backend($1, 5000)", pid)
 
@@ -1011,9 +1019,7 @@ async def test_no_backend_is_left_after_close(make, admin):
     """The server sees them all gone."""
     async with make(min_size=2, server_settings={"application_name": "leaver"}) as made:
         await made.fetch("SELECT 1")
-    async with asyncio.timeout(10):
-        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaver'"):  # noqa: ASYNC110  # nor does the server
-            await asyncio.sleep(0.01)
+    await all_gone(admin)
 
 
 @pytest.mark.usefixtures("mended")
@@ -1028,9 +1034,7 @@ async def test_a_failed_start_leaves_no_backend(make, admin):
 
     with pytest.raises(ZeroDivisionError):
         await make(min_size=3, max_size=3, init=init, server_settings={"application_name": "leaver"})
-    async with asyncio.timeout(10):
-        while await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'leaver'"):  # nor does the server
-            await turns()
+    await all_gone(admin)
 
 
 # --- ours alone: where it differs on purpose
