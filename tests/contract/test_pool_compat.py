@@ -705,7 +705,7 @@ async def test_a_cancelled_query_gives_its_connection_back(make):
 
 
 async def test_a_cancelled_release_goes_on_by_itself(make):
-    """The slot comes back all the same."""
+    """The reset is not cut short: the very connection comes back."""
     gate = asyncio.Event()
 
     async def reset(_con):
@@ -713,13 +713,14 @@ async def test_a_cancelled_release_goes_on_by_itself(make):
 
     async with make(max_size=1, reset=reset) as made:
         con = await made.acquire()
+        pid = con.get_server_pid()
         release = asyncio.ensure_future(made.release(con))
         await turns()
         release.cancel()
         with pytest.raises(asyncio.CancelledError):
             await release
         gate.set()
-        assert await made.fetchval("SELECT 1") == 1
+        assert await made.fetchval("SELECT pg_backend_pid()") == pid
 
 
 async def test_a_query_timeout_leaves_the_pool_whole(make):
@@ -1093,6 +1094,18 @@ async def test_killed_idle_connections_are_never_handed_out(ours, admin):
             for pid in pids:
                 await kill(admin, pid)
             assert [await made.fetchval("SELECT 1") for _ in range(3)] == [1, 1, 1]
+
+
+async def test_a_connection_killed_in_hand_frees_its_slot_before_it_is_released(ours, admin):
+    """Whoever holds it may take his time."""
+    async with ours() as made:
+        con = await made.acquire()
+        await kill(admin, con.get_server_pid())
+        async with asyncio.timeout(5):
+            assert await made.fetchval("SELECT 1") == 1
+        with pytest.raises(asyncpg.InterfaceError, match="released back to the pool"):
+            con.is_closed()
+        await made.release(con)
 
 
 async def test_a_release_has_an_end_without_a_timeout(ours, monkeypatch):
