@@ -19,6 +19,7 @@ from magnus.errors import (
 )
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, scope
 from magnus.observe import Event, Observer
+from magnus.pool.compat import Pool, create_pool
 from magnus.transaction import Transaction
 
 __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
@@ -35,6 +36,7 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "Observer",
     "OutcomeUnknown",
     "Overloaded",
+    "Pool",
     "PoolClosed",
     "PoolError",
     "PoolTimeout",
@@ -44,6 +46,7 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "QueryTimeout",
     "Transaction",
     "TuningError",
+    "create_pool",
     "get_database",
     "scope",
     "set_database",

@@ -215,6 +215,28 @@ async def driver_connect(**arguments: Any) -> Connection:
     return await asyncpg.connect(connection_class=PooledConnection, **arguments)
 
 
+def note_release(con: Any) -> None:
+    """
+    End what was made on a connection during its lease (statements, cursors), and warn of listeners left on it.
+    """
+    con._on_release()  # noqa: SLF001  # the driver's own pool calls it, and nothing public does the same
+
+
+async def end_lease(con: Any) -> None:
+    """
+    Drop listeners and roll back, as the driver does before any reset.
+    """
+    await con._reset()  # noqa: SLF001  # as above
+
+
+def queries_count(con: Any) -> int:
+    """
+    Return how many queries a connection has run.
+    """
+    count: int = con._protocol.queries_count  # noqa: SLF001  # as above
+    return count
+
+
 _TYPES_IN_USE: Final = """
 SELECT 'SELECT ' || string_agg(DISTINCT 'NULL::' || pg_catalog.format_type(t.oid, NULL), ', ')
   FROM pg_catalog.pg_attribute a

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 
 import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import magnus
 from magnus import (
@@ -18,15 +19,18 @@ from magnus import (
     Event,
     OutcomeUnknown,
     Overloaded,
+    Pool,
     PoolTimeout,
     ProbeState,
     QueryPriority,
     QueryTimeout,
     Transaction,
+    create_pool,
     get_database,
     scope,
     set_database,
 )
+from magnus.sqlalchemy import create_engine
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,32 @@ async def connections(db: Database) -> None:
             assert_type(row, asyncpg.Record)
         statement = await tx.prepare("SELECT $1::int")
         assert_type(await statement.fetch(1), list[asyncpg.Record])
+
+
+async def drop_in() -> None:
+    """
+    Asyncpg's pool, by its arguments and methods.
+    """
+    pool = create_pool("service=ava", min_size=5, max_size=30, command_timeout=60, ssl="require")
+    assert_type(pool, Pool)
+    assert_type(await pool, Pool)
+    async with create_pool(min_size=0) as entered:
+        assert_type(entered, Pool)
+    async with pool.acquire(timeout=1.0) as con:
+        assert_type(con.get_server_pid(), int)
+        await pool.release(con)
+    assert_type(await pool.execute("UPDATE"), str)
+    assert_type(await pool.fetchval("SELECT 1"), Any)
+    assert_type((pool.get_size(), pool.get_idle_size(), pool.is_closing()), tuple[int, int, bool])
+
+
+async def orm(db: Database, pool: Pool) -> None:
+    """
+    SQLAlchemy's engine on either.
+    """
+    assert_type(create_engine(db, echo=True), AsyncEngine)
+    async with create_engine(pool).begin() as con:
+        await con.close()
 
 
 async def failures(db: Database) -> None:

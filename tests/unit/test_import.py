@@ -5,7 +5,18 @@ import sys
 
 import magnus
 
-HEAVY = ["pydantic", "pydantic_settings", "fastapi", "starlette", "rich", "cyclopts", "structlog", "uvicorn", "uvloop"]
+HEAVY = [
+    "pydantic",
+    "pydantic_settings",
+    "fastapi",
+    "starlette",
+    "rich",
+    "cyclopts",
+    "structlog",
+    "uvicorn",
+    "uvloop",
+    "sqlalchemy",
+]
 
 
 def test_importing_the_core_imports_no_extra():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from magnus.pool._slots import Action
     from magnus.pool._state import PoolState
 
-_TICK: Final = 5.0  # between two looks at ages; everything urgent comes as an event
+_TICK: Final = 5.0  # between two looks at ages, at most; everything urgent comes as an event
 _CLOSE_LIMIT: Final = 1.0
 
 
@@ -31,7 +31,8 @@ class Keeper:
     """
     The hands of a `PoolState`. Every answer of the state goes through `apply` before anything else happens.
 
-    `connect` opens a bare connection; `connect_timeout` bounds it together with all its set-up.
+    `connect` opens a bare connection; `connect_timeout` bounds it together with all its set-up. With `is_telling` a
+    caller hears of a connect that failed while it waited; otherwise it waits until its deadline.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Keeper:
         connect: Callable[..., Any],
         connect_timeout: float,
         is_checked: bool,
+        tick: float = _TICK,
+        is_telling: bool = False,
     ) -> None:
         self.opener = _driver.Opener(self._connections, connect)
         self.timers = Timers(now)
@@ -52,6 +55,8 @@ class Keeper:
         self._notify = notify
         self._connect_timeout = connect_timeout
         self._is_checked = is_checked
+        self._tick = min(tick, _TICK)
+        self._is_telling = is_telling
         self._targets: list[int] = []
         self._outcomes: list[asyncio.Future[None]] = []
         self._tasks: dict[asyncio.Task[None], Slot] = {}
@@ -123,24 +128,35 @@ class Keeper:
             self.apply(state.warm(max(self._targets, default=0), self._now()))
         return state.open_count >= wanted
 
-    async def close(self, limit: float) -> None:
+    async def close(self, limit: float | None) -> None:
         """
-        Refuse waiters, close what is idle, wait `limit` seconds for the rest to come back, terminate what did not.
+        Refuse waiters, close what is idle, wait `limit` seconds (None: for ever) for the rest to come back, terminate
+        what did not.
         """
-        self.timers.drop_all()
-        self.apply(self._state.close(self._now()))
-        self._report_outcome()
+        self._begin_closing()
         for task, slot in self._tasks.items():
             if slot.state is State.CONNECTING:
                 task.cancel()
         try:
-            async with asyncio.timeout(max(limit, 0.0)):
+            async with asyncio.timeout(None if limit is None else max(limit, 0.0)):
                 await self._empty.wait()
         except TimeoutError:
             pass
         finally:
             self._terminate_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def terminate(self) -> None:
+        """
+        Refuse waiters and end every connection, at once and without a word to the server.
+        """
+        self._begin_closing()
+        self._terminate_all()
+
+    def _begin_closing(self) -> None:
+        self.timers.drop_all()
+        self.apply(self._state.close(self._now()))
+        self._report_outcome()
 
     # --- the pool's own tasks
 
@@ -202,6 +218,8 @@ class Keeper:
         found = error if isinstance(error, ConnectError) else _driver.connect_error(error)
         self.last_connect_error = found
         self.apply(actions)
+        if self._is_telling:
+            self.apply(self._state.refuse(error))
         self._report_outcome()
         self._notify(ConnectFailed(found.reason, type(error).__name__, self._state.failures))
 
@@ -233,7 +251,7 @@ class Keeper:
         for slot in [slot for slot in self._state.idle_slots if slot.con.is_closed()]:
             self.apply(self._state.lost(slot, now))
         self.apply(self._state.tick(now))
-        self.timers.arm(self._on_tick, now + _TICK)
+        self.timers.arm(self._on_tick, now + self._tick)
 
     def _report_outcome(self) -> None:
         outcomes, self._outcomes = self._outcomes, []

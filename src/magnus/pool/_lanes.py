@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -87,10 +88,11 @@ class Signal(Protocol):
 
 class Waiter:
     """
-    One queued caller. `slot` is set when it was handed one; from then on the slot is the caller's to return.
+    One queued caller. `slot` is set when it was handed one; from then on the slot is the caller's to return. `error`
+    is what to raise instead, when it was refused for a reason.
     """
 
-    __slots__ = ("deadline", "rank", "signal", "since", "slot")
+    __slots__ = ("deadline", "error", "rank", "signal", "since", "slot")
 
     def __init__(self, rank: int, since: float, deadline: float | None, signal: Signal) -> None:
         self.rank = rank
@@ -98,6 +100,7 @@ class Waiter:
         self.deadline = deadline
         self.signal = signal
         self.slot: Any = None
+        self.error: Exception | None = None
 
 
 class Lanes:
@@ -189,14 +192,14 @@ class Lanes:
         self.total_waiting -= 1
         return True
 
-    def drain(self) -> list[Waiter]:
+    def drain(self, most: int | None = None) -> list[Waiter]:
         """
-        Empty all queues and return who stood in them, most important first.
+        Take out `most` waiters, or all, and return them: most important first, oldest first.
         """
-        found = [waiter for queue in self._queues for waiter in queue]
-        for queue in self._queues:
-            queue.clear()
-        self.total_waiting = 0
+        found = list(islice(chain.from_iterable(self._queues), most))
+        for waiter in found:
+            del self._queues[waiter.rank][waiter]
+        self.total_waiting -= len(found)
         return found
 
     def demand(self) -> int:

@@ -29,6 +29,7 @@ class Limits:
         retry_delay: Upper bound of the first pause after a failed connect.
         retry_backoff: Factor by which that bound grows.
         max_waiting: Callers that may queue in one lane.
+        table: The lanes, in place of those computed from `max_size` and `max_waiting`.
     """
 
     min_size: int
@@ -39,9 +40,10 @@ class Limits:
     retry_delay: float = 0.05
     retry_backoff: float = 2.0
     max_waiting: int = 10_000
+    table: tuple[LaneLimits, ...] | None = None
 
     def lanes(self) -> tuple[LaneLimits, ...]:
-        return lane_table(self.max_size, max_waiting=self.max_waiting)
+        return self.table if self.table is not None else lane_table(self.max_size, max_waiting=self.max_waiting)
 
 
 _PROBE_GAP: Final = 0.5

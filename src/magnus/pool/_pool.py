@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 _CLOCK: Final = MonotonicClock()
 _QUIET: Final = 0.001  # idle for less: nothing can have arrived that the event loop has not seen
+_RETIRED: Final = -1  # no generation of a pool
 _SILENT: Final = 30.0  # idle for longer: the network may have forgotten the connection, ask the server
 _PING_LIMIT: Final = 1.0
 _RESET_LIMIT: Final = 5.0
+_LEAST_TICK: Final = 0.02
 
 
 class Pool:
@@ -45,7 +47,9 @@ class Pool:
     Connections to one server, handed out by lane and deadline.
 
     `notify` is told what happens; it must not raise. `clock` and `connect` (the driver's) are replaced in tests.
-    With `is_checked` every event is followed by a check of all invariants.
+    With `is_checked` every event is followed by a check of all invariants. `limits` are in place of those that the
+    configuration gives, `opener` of the one that makes the library's own connections; with `is_telling` a connect
+    that fails is raised by the callers who waited for it.
     """
 
     def __init__(
@@ -56,8 +60,11 @@ class Pool:
         clock: Clock = _CLOCK,
         connect: Callable[..., Any] | None = None,
         is_checked: bool = False,
+        limits: Limits | None = None,
+        opener: _driver.Opener | None = None,
+        is_telling: bool = False,
     ) -> None:
-        self._limits = Limits(
+        self._limits = limits or Limits(
             min_size=config.min_pool_size,
             max_size=config.max_pool_size,
             retry_delay=config.retry_delay,
@@ -74,7 +81,10 @@ class Pool:
             connect=connect or _driver.driver_connect,
             connect_timeout=config.connect_timeout,
             is_checked=is_checked,
+            tick=max(self._limits.max_idle / 4, _LEAST_TICK),
+            is_telling=is_telling,
         )
+        self._keeper.opener = opener or self._keeper.opener
         self._apply = self._keeper.apply
         self._is_checked = is_checked
         self._idle = self._state.idle_slots
@@ -130,9 +140,10 @@ class Pool:
         await self._keeper.reach(wanted, None)
         return min(self._state.open_count, wanted)
 
-    async def close(self, timeout: float) -> None:  # how long to drain
+    async def close(self, timeout: float | None) -> None:  # how long to drain
         """
-        Refuse new callers and those who wait, wait `timeout` seconds for leases to come back, terminate the rest.
+        Refuse new callers and those who wait, wait `timeout` seconds (None: for ever) for leases to come back,
+        terminate the rest.
 
         Calling it again is harmless. Cancelled, it terminates at once what is left.
         """
@@ -141,6 +152,13 @@ class Pool:
             await self._keeper.close(timeout)
         finally:
             self.sweep.stop()
+
+    def terminate(self) -> None:
+        """
+        As `close`, without waiting for anything: leases lose their connections at once.
+        """
+        self._is_open = False
+        self._keeper.terminate()
 
     def expire(self) -> None:
         """
@@ -264,10 +282,52 @@ class Pool:
         Raises:
             AlreadyReleased: it was given back before; nothing was changed.
         """
+        self.drop(lease)
+
+    def drop(self, lease: Lease) -> None:
+        """
+        As `discard`; nothing in it waits.
+        """
         if lease.is_released:
             raise self._misused()
         lease.is_released = True
         self._keeper.drop(lease.slot)
+
+    def retire(self, lease: Lease) -> None:
+        """
+        Give a slot back and close its connection in order, in the background.
+
+        Raises:
+            AlreadyReleased: it was given back before; nothing was changed.
+        """
+        if lease.con.is_closed():
+            self.drop(lease)
+            return
+        if lease.is_released:
+            raise self._misused()
+        lease.is_released = True
+        lease.slot.generation = _RETIRED
+        self._apply(self._state.release(lease.slot, self._now()))
+
+    def is_current(self, lease: Lease) -> bool:
+        """
+        Say whether a lease's connection was opened after the last `expire`.
+        """
+        return lease.slot.generation == self._state.generation
+
+    @property
+    def open_count(self) -> int:
+        """
+        Connections that are open and in service, idle or acquired.
+        """
+        return self._state.open_count
+
+    @property
+    def idle_count(self) -> int:
+        """
+        Connections that are open and in nobody's hands.
+        """
+        return self._state.count(State.IDLE)
 
     def snapshot(self) -> PoolSnapshot:
         """
@@ -327,6 +387,8 @@ class Pool:
         finally:
             if deadline is not None:
                 self._deadlines.discard(waiter, deadline)
+        if waiter.error is not None:
+            raise waiter.error
         slot: Slot | None = waiter.slot
         if slot is None or slot.state is not State.ACQUIRED:
             raise self._timed_out(rank, since) if self._is_open else self._closed()

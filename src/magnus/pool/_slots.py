@@ -134,7 +134,7 @@ class Expire(NamedTuple):
 
 class Refuse(NamedTuple):
     """
-    Wake the waiter: the pool is closing.
+    Wake the waiter: the pool is closing, or `waiter.error` says why.
     """
 
     waiter: Waiter

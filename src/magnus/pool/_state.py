@@ -224,6 +224,17 @@ class PoolState:
             self._retry_at = now + probe_delay(self._failures, self._limits, self._uniform)
         return self._plan(now)
 
+    def refuse(self, error: Exception) -> Actions:
+        """
+        A connect failed in a pool whose callers are told: the oldest of them, or all when no other connect is under
+        way and nobody holds a connection that could come back.
+        """
+        is_hopeless = not self.open_count and not self._count[State.CONNECTING]
+        refused = self.lanes.drain(None if is_hopeless else 1)
+        for waiter in refused:
+            waiter.error = error
+        return [Refuse(waiter) for waiter in refused]
+
     def lost(self, slot: Slot, now: float) -> Actions:
         """
         A connection was terminated from outside. An idle slot is freed at once, an acquired one is marked.
