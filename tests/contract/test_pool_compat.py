@@ -695,7 +695,7 @@ async def test_a_cancelled_query_gives_its_connection_back(make):
     """Over and over."""
     async with make(max_size=2) as made:
         for _ in range(5):
-            tasks = [asyncio.ensure_future(made.execute("SELECT pg_sleep(60)")) for _ in range(4)]
+            tasks = [asyncio.ensure_future(made.execute("SELECT pg_sleep(2)")) for _ in range(4)]
             await turns()
             for task in tasks:
                 task.cancel()
