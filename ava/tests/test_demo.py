@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -140,6 +141,23 @@ def test_a_second_signal_ends_sooner(loaded):
             continue
         service.signal(signal.SIGINT)
         assert service.wait() == 130
+
+
+def test_a_reader_that_goes_away_does_not_end_the_service(loaded):
+    """Piped into something that ends, it serves on, and a signal still drains it to exit status 0."""
+    env = environment(DATABASE_URL=loaded.owner)
+    reading, writing = os.pipe()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ava.cli", "serve", "--port", str(port), "--notice", "0"]
+    with subprocess.Popen(command, stdout=writing, stderr=writing, env=env) as process:
+        os.close(writing)
+        with os.fdopen(reading) as output:
+            assert any("http://" in line for line in output)
+        get(f"http://127.0.0.1:{port}/api/trades", token=demo_token(42, 1))  # a dependency may use a thread
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
 
 
 def test_no_traceback_in_any_output_of_a_clean_run(loaded):

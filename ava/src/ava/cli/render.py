@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,12 +37,24 @@ _LANE_KEYS: Final[Mapping[str, str]] = {
 _QUERY_KEYS: Final = ("total", "successful", "failed", "slow_queries", "avg_time_ms")
 
 
+class PatientConsole(Console):
+    """
+    A console whose reader may go away: what is printed after that goes nowhere. Rich would end the process, and with
+    it a service in the middle of its requests.
+    """
+
+    def on_broken_pipe(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.file.fileno())
+        os.close(nowhere)
+
+
 def console(*, stderr: bool = False) -> Console:
     """
     Return a console: results go to standard output, chatter to standard error. Colour only on a terminal.
     """
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _PLAIN_WIDTH)
+    return PatientConsole(stderr=stderr, highlight=False, width=None if stream.isatty() else _PLAIN_WIDTH)
 
 
 def line(text: str, *, stderr: bool = True) -> None:

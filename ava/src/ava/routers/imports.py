@@ -72,7 +72,7 @@ def digest(file: IO[bytes], mode: Mode) -> bytes:
     return found.digest()
 
 
-def limits_of(request: Request) -> Limits:
+async def limits_of(request: Request) -> Limits:
     """
     Return the limits that the application was made with.
     """

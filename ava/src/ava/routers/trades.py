@@ -22,7 +22,7 @@ router = APIRouter(
 )
 
 
-def json_only(request: Request, _me: Me) -> None:
+async def json_only(request: Request, _me: Me) -> None:
     """
     Answer 415 to a body that does not say that it is JSON; 401 comes first.
     """
