@@ -26,9 +26,7 @@ class Statements:
     Base of `Database`, which says where leases come from: `lease(lane, deadline)`.
     """
 
-    def __init__(
-        self, terms: Terms, retrier: Retrier, lease: Callable[[QueryPriority, float], Awaitable[Execution]]
-    ) -> None:
+    def __init__(self, terms: Terms, retrier: Retrier, lease: Callable[..., Awaitable[Execution]]) -> None:
         self._terms = terms
         self._retrier = retrier
         self._lease = lease
@@ -183,12 +181,12 @@ class Statements:
         """
         Run one statement on a connection of its own. `is_final`: it reads a source that cannot be read twice.
         """
-        lane = lanes.resolve(priority)
+        lane, is_named = lanes.resolve(priority), lanes.is_named(priority)
         span = window(self._terms.limits[lane], timeout, now=self._terms.clock.now())
         progress = Progress()
 
         async def attempt(progress: Progress) -> Any:
-            execution = await self._lease(lane, span.deadline)
+            execution = await self._lease(lane, span.deadline, is_named=is_named)
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from magnus._backoff import full_jitter
 from magnus.pool._lanes import lane_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from magnus.config import LaneSettings
+    from magnus.lanes import QueryPriority
     from magnus.pool._lanes import LaneLimits
 
 
@@ -29,6 +32,8 @@ class Limits:
         retry_delay: Upper bound of the first pause after a failed connect.
         retry_backoff: Factor by which that bound grows.
         max_waiting: Callers that may queue in one lane.
+        lane_settings: What was set in place of what is computed, by lane.
+        wait_targets: By lane, the wait above which a standing queue is shed; a lane that is missing is never shed.
     """
 
     min_size: int
@@ -39,9 +44,13 @@ class Limits:
     retry_delay: float = 0.05
     retry_backoff: float = 2.0
     max_waiting: int = 10_000
+    lane_settings: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
+    wait_targets: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def lanes(self) -> tuple[LaneLimits, ...]:
-        return lane_table(self.max_size, max_waiting=self.max_waiting)
+        return lane_table(
+            self.max_size, max_waiting=self.max_waiting, settings=self.lane_settings, wait_targets=self.wait_targets
+        )
 
 
 _PROBE_GAP: Final = 0.5

@@ -69,10 +69,11 @@ TABLE: Final = {
 
 class Slot:
     """
-    One slot. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired.
+    One slot. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired, `handed_at` when it
+    was handed to a holder that had waited, and None for one that had not.
     """
 
-    __slots__ = ("con", "expires", "generation", "idle_since", "is_dead", "probe", "rank", "state")
+    __slots__ = ("con", "expires", "generation", "handed_at", "idle_since", "is_dead", "probe", "rank", "state")
 
     def __init__(self, generation: int) -> None:
         self.state = State.CONNECTING
@@ -81,6 +82,7 @@ class Slot:
         self.idle_since = 0.0
         self.expires = 0.0
         self.is_dead = False
+        self.handed_at: float | None = None
         self.con: Any = None
         self.probe: Callable[[], bool] = bool
 
@@ -95,7 +97,7 @@ class HandOff(NamedTuple):
 
 class Expire(NamedTuple):
     """
-    Wake the waiter: its deadline passed while it was queued.
+    Wake the waiter: its deadline passed while it was queued, or it was shed.
     """
 
     waiter: Waiter

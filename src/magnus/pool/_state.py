@@ -137,6 +137,7 @@ class PoolState:
         """
         slot, waiter.slot = waiter.slot, None
         if slot is not None:
+            slot.handed_at = None  # it was not used: that is no service time
             return self.release(slot, now)
         self.lanes.remove(waiter)
         return []
@@ -152,6 +153,9 @@ class PoolState:
         if slot.is_dead:
             return self.discard(slot, now)
         self.lanes.leave(slot.rank)
+        if slot.handed_at is not None:
+            self.lanes.codels[slot.rank].took(now - slot.handed_at)
+            slot.handed_at = None
         is_suspect = self.is_closing or slot.generation != self.generation or now >= slot.expires
         if is_suspect and self._is_stale(slot, now):
             self._move(slot, Event.RETIRED)
@@ -179,6 +183,8 @@ class PoolState:
         """
         if slot.state is not State.CONNECTING:
             raise IllegalEvent(f"connection opened for a slot that is {slot.state.name}")
+        if not any(each.con is not None and not each.is_dead for each in self.slots):
+            self.lanes.restart(now)
         slot.con = con
         slot.expires = now + self._limits.max_lifetime * self._uniform(0.75, 1.0)
         self.connects += 1
@@ -301,6 +307,7 @@ class PoolState:
             return actions
         self._move(slot, Event.TAKEN)
         slot.rank = waiter.rank
+        slot.handed_at = now
         waiter.slot = slot
         self.last_handoff = now
         actions.append(HandOff(waiter))
@@ -316,6 +323,7 @@ class PoolState:
             slot = self._idle.pop()
             self._move(slot, Event.TAKEN)
             slot.rank = waiter.rank
+            slot.handed_at = now
             waiter.slot = slot
             self.last_handoff = now
             self.full_since = None
