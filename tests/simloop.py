@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LATE = 1e-6  # a timer is never early and never exactly on time: sums of floats are not exact either
+
 
 class Stuck(AssertionError):
     """
@@ -55,7 +57,7 @@ class SimLoop(asyncio.BaseEventLoop):
         if not self._ready and not self._stopping:
             if not self._scheduled:
                 raise Stuck("nothing is ready and no timer is armed")
-            self._moment = max(self._moment, self._scheduled[0]._when)
+            self._moment = max(self._moment, self._scheduled[0]._when + _LATE)
         while self._scheduled and self._scheduled[0]._when <= self._moment:
             timer = heapq.heappop(self._scheduled)
             timer._scheduled = False

@@ -1,4 +1,4 @@
-"""Storms: tens of thousands of random acquires, queries, cancels and kills; every slot is accounted for at each step."""
+"""Storms: tens of thousands of random acquires, queries, cancels and kills; every slot accounted for at each step."""
 
 from __future__ import annotations
 
@@ -88,6 +88,9 @@ class Storm:
             lease.needs_reset = self.chance.random() < 0.5
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             self.tell(type(error).__name__)
+        except asyncpg.InternalClientError as error:  # the driver lost track, as it does when a backend is killed
+            lease.con.terminate()
+            self.tell(type(error).__name__)
         finally:
             give_back = self.pool.discard if self.chance.random() < 0.1 else self.pool.release
             await give_back(lease)
@@ -141,7 +144,7 @@ class FakeStorm(Storm):
         self.driver = FakeDriver()
         config = DatabaseConfig(
             min_pool_size=2, max_pool_size=SIZE, max_waiting=12, connect_timeout=0.5, shed_unset=True,
-            lane_timeouts={lane: 2.0 for lane in LANES},
+            lane_timeouts=dict.fromkeys(LANES, 2.0),
         )  # fmt: skip
         pool = Pool(config, notify=[].append, clock=LoopClock(loop), connect=self.driver, is_checked=True)
         super().__init__(pool, random.Random(seed), steps, loop.time)
