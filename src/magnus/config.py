@@ -112,7 +112,7 @@ class DatabaseConfig:
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
     lanes: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
-    shedding: bool = True
+    shedding: bool = False
     shed_unset: bool = False
 
     def __post_init__(self) -> None:

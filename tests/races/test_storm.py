@@ -117,6 +117,8 @@ class Storm:
             for task in self.all:
                 task.cancel()
             ended = await asyncio.gather(*self.all, return_exceptions=True)
+            while self.pool.snapshot().acquired:  # resets whose caller was cancelled, within their own bound
+                await self.pause()
         assert {type(each) for each in ended} <= {type(None), asyncio.CancelledError}, ended
         found = self.pool.snapshot()
         assert (found.acquired, found.waiting) == (0, 0), found

@@ -49,7 +49,7 @@ def lanes(pool_size: int, environ: Mapping[str, str]) -> Answer:
         text=[
             f"A pool of {pool_size}. A cap bounds a lane and all below it; a reserve is what nothing below can take.",
             "Shares are of the hand-offs while all wait; one in 16 is theirs while CRITICAL waits too.",
-            f"A queue that stands is shed, calls that name no lane {'too' if config.shed_unset else 'never'}.",
+            f"Where shedding is on, calls that name no lane are shed {'too' if config.shed_unset else 'never'}.",
         ],
         tables=[Table(("lane", "limit s", "cap", "reserve", "share", "max waiting", "shed above s"), rows_of(found))],
     )

@@ -93,6 +93,13 @@ def test_one_short_wait_in_an_interval_proves_that_the_queue_runs_empty():
         assert not codel.is_shed(second - wait, None, float(second), is_last=False)
 
 
+def test_a_queue_that_runs_empty_is_not_standing():
+    """Even if those that empty it waited long."""
+    codel = Codel(1.0)
+
+    assert not any(codel.is_shed(now - 5.0, None, float(now), is_last=now % 9 == 0) for now in range(60))
+
+
 def test_what_was_long_ago_says_nothing_about_today():
     """A queue that stood yesterday does not shed this morning's first burst."""
     codel = Codel(1.0)
@@ -123,7 +130,7 @@ def test_an_outage_sheds_nobody():
 
     actions = state.opened(again.slot, object(), 500.0)
     for second in range(1, 20):
-        actions += state.release(again.slot, 500.0 + second / 10)
+        actions += state.release(again.slot, 500.0 + second * 0.75)
 
     assert not [action for action in actions if isinstance(action, Expire)]
     assert [action.waiter for action in actions if isinstance(action, HandOff)] == waiters
