@@ -130,7 +130,7 @@ class FakePool:
     async def warmup(self, n):
         return n if self.ready is None else self.ready
 
-    async def acquire(self, lane, deadline):
+    async def acquire(self, lane, deadline, *, is_named=False):
         self.acquired.append((lane, deadline))
         found = self.connections.pop(0)
         if isinstance(found, BaseException):

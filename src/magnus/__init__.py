@@ -1,7 +1,7 @@
 """An asyncio data layer over asyncpg for PostgreSQL: warm pool, priority lanes, deadlines, guards, health."""
 
 from magnus._driver import AlreadyReleased, PoolClosed
-from magnus.config import DatabaseConfig
+from magnus.config import DatabaseConfig, LaneSettings
 from magnus.connection import Connection
 from magnus.database import Database, ProbeState, get_database, set_database
 from magnus.errors import (
@@ -32,6 +32,7 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "DatabaseConfig",
     "DatabaseError",
     "Event",
+    "LaneSettings",
     "MagnusError",
     "Observer",
     "OutcomeUnknown",

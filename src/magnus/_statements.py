@@ -37,7 +37,7 @@ class Statements:
         self,
         terms: Terms,
         retrier: Retrier,
-        lease: Callable[[QueryPriority, float], Awaitable[Execution]],
+        lease: Callable[..., Awaitable[Execution]],
         pool: Callable[[], Pool],
     ) -> None:
         self._terms = terms
@@ -194,8 +194,8 @@ class Statements:
         span = window(terms.limits[lane], timeout, now=terms.now())
         knowledge = terms.knowledge
         if knowledge is not None and knowledge.verdict(text) is CLEAN:
-            return self._briefly(knowledge, method, text, args, lane, span, options)
-        return self._repeatedly(method, text, args, lane, span, options)
+            return self._briefly(knowledge, method, text, args, priority, lane, span, options)
+        return self._repeatedly(method, text, args, priority, lane, span, options)
 
     async def _long(
         self,
@@ -212,7 +212,7 @@ class Statements:
         terms = self._terms
         lane = lanes.resolve(priority)
         span = window(terms.limits[lane], timeout, now=terms.now())
-        return await self._repeatedly(method, text, args, lane, span, options, is_final=True)
+        return await self._repeatedly(method, text, args, priority, lane, span, options, is_final=True)
 
     # Written out, because every call and every object less is felt in what the pool can do.
     async def _briefly(  # noqa: C901, PLR0912, PLR0917
@@ -221,6 +221,7 @@ class Statements:
         method: str,
         text: str,
         args: tuple[Any, ...],
+        priority: QueryPriority | None,
         lane: QueryPriority,
         span: Window,
         options: dict[str, Any],
@@ -233,7 +234,9 @@ class Statements:
         delay: float | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
-            slot = pool.take(rank, span.started) or await pool.obtain(rank, span.started, span.deadline)
+            slot = pool.take(rank, span.started) or await pool.obtain(
+                rank, span.started, span.deadline, is_named=lanes.is_named(priority)
+            )
             raw, watch, sent = slot.con, slot.watch, terms.now()
             execution: Execution | None = None
             try:
@@ -274,7 +277,7 @@ class Statements:
                 terms.stats.never_ran()
         if delay is not None:
             await terms.clock.sleep(delay)
-            return await self._repeatedly(method, text, args, lane, span, options, failed=1)
+            return await self._repeatedly(method, text, args, priority, lane, span, options, failed=1)
         return result
 
     def _hold(self, pool: Pool, slot: Slot, lane: QueryPriority) -> Execution:
@@ -285,6 +288,7 @@ class Statements:
         method: str,
         text: str,
         args: tuple[Any, ...],
+        priority: QueryPriority | None,
         lane: QueryPriority,
         span: Window,
         options: dict[str, Any],
@@ -298,7 +302,7 @@ class Statements:
         progress = Progress()
 
         async def attempt(progress: Progress) -> Any:
-            execution = await self._lease(lane, span.deadline)
+            execution = await self._lease(lane, span.deadline, is_named=lanes.is_named(priority))
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final

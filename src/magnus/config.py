@@ -36,6 +36,26 @@ _LONGEST: Final = 2_147_483.0  # the server keeps a limit as 32-bit milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaneSettings:
+    """
+    What one lane may use of a pool, where it shall differ from what is computed; None: as computed.
+
+    Attributes:
+        cap: Slots that this lane and all below it may hold together, 1 to `max_pool_size`. CRITICAL's is always all.
+        weight: Its share of hand-offs beside the other lanes', 1 to 100. CRITICAL has none: it is served first.
+        max_waiting: Callers that may queue.
+        shedding: Whether a queue of it that stands is shed; NORMAL, LOW and BACKGROUND only.
+        wait_target: Seconds of waiting above which a queue stands; not given, a hundredth of the lane's limit.
+    """
+
+    cap: int | None = None
+    weight: int | None = None
+    max_waiting: int | None = None
+    shedding: bool | None = None
+    wait_target: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatabaseConfig:
     """
     Everything that a `Database` needs to know.
@@ -65,6 +85,9 @@ class DatabaseConfig:
             full after every lease, which costs a round trip.
         server_settings: More settings to start every session with.
         lane_timeouts: Limits in place of `QUERY_TIMEOUTS`, by lane.
+        lanes: What single lanes may use of the pool, in place of what is computed.
+        shedding: Whether queues of NORMAL, LOW and BACKGROUND that stand are shed.
+        shed_unset: Whether that includes calls that name no lane and so are NORMAL.
 
     Raises:
         ConfigError: a value is impossible; it names the field. Nothing is ever corrected silently.
@@ -91,6 +114,9 @@ class DatabaseConfig:
     password: Password | None = field(default=None, repr=False)
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
+    lanes: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
+    shedding: bool = False
+    shed_unset: bool = False
 
     def __post_init__(self) -> None:
         parsed = _dsn.parse(_text("dsn", self.dsn, secret=True))
@@ -110,6 +136,9 @@ class DatabaseConfig:
             _text("password", self.password, secret=True)
         self._put("server_settings", MappingProxyType(_settings(self.server_settings)))
         self._put("lane_timeouts", MappingProxyType(_limits(self.lane_timeouts)))
+        self._put("lanes", MappingProxyType(_lanes(self.lanes, self.max_pool_size)))
+        for name in ("shedding", "shed_unset"):
+            _flag(name, getattr(self, name))
         self._put("_parsed", parsed)
 
     def _put(self, name: str, value: object) -> None:
@@ -161,6 +190,17 @@ class DatabaseConfig:
         if own is not None:
             return own
         return self.command_timeout if priority is QueryPriority.NORMAL else QUERY_TIMEOUTS[priority]
+
+    def wait_targets(self) -> dict[QueryPriority, float]:
+        """
+        Return, for every lane whose queue may be shed, the seconds of waiting above which it stands.
+        """
+        found: dict[QueryPriority, float] = {}
+        for lane in _SHEDDABLE:
+            own = self.lanes.get(lane, _AS_COMPUTED)
+            if self.shedding if own.shedding is None else own.shedding:
+                found[lane] = self.lane_timeout(lane) / 100 if own.wait_target is None else own.wait_target
+        return found
 
     @property
     def safe_dsn(self) -> str:
@@ -219,6 +259,11 @@ class DatabaseConfig:
 
 
 _RESETS: Final = ("smart", "always")
+_SHEDDABLE: Final = (QueryPriority.NORMAL, QueryPriority.LOW, QueryPriority.BACKGROUND)
+_AS_COMPUTED: Final = LaneSettings()
+_FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
+    "1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False,
+})  # fmt: skip
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
 })  # fmt: skip
@@ -261,6 +306,8 @@ def _from_text(name: str, text: str, kind: type) -> object:
     """
     if kind is str:
         return text
+    if kind is bool:
+        return _FLAGS.get(text.strip().lower(), text)
     if kind is int:
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text, re.ASCII):
             raise ConfigError(name, text, "must be a whole number")
@@ -303,6 +350,47 @@ def _limits(found: object) -> dict[QueryPriority, float]:
     except (TypeError, ValueError):
         raise ConfigError("lane_timeouts", found, "must map lanes to seconds") from None
     return {parse(lane): seconds(f"lane_timeouts[{lane}]", limit) for lane, limit in pairs.items()}
+
+
+def _lanes(found: object, max_pool_size: int) -> dict[QueryPriority, LaneSettings]:
+    try:
+        pairs = {parse(lane): own for lane, own in dict(found).items()}  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError("lanes", found, "must map lanes to LaneSettings") from None
+    highest = max_pool_size
+    for lane in QueryPriority:
+        if lane in pairs:
+            pairs[lane] = _lane(f"lanes[{lane}]", lane, pairs[lane], highest)
+            highest = pairs[lane].cap or highest
+    return pairs
+
+
+def _lane(name: str, lane: QueryPriority, own: object, highest: int) -> LaneSettings:
+    if not isinstance(own, LaneSettings):
+        raise ConfigError(name, own, "must be LaneSettings")
+    is_critical = lane is QueryPriority.CRITICAL
+    for part, least, most in (("cap", 1, highest), ("weight", 1, 100), ("max_waiting", 0, None)):
+        value = getattr(own, part)
+        if value is None:
+            continue
+        _whole(f"{name}.{part}", value, least)
+        if is_critical and part != "max_waiting":
+            raise ConfigError(f"{name}.{part}", value, "cannot be set: it may use every slot and is served first")
+        if most is not None and value > most:
+            raise ConfigError(f"{name}.{part}", value, f"must be at most {most}")
+    if own.shedding is not None:
+        _flag(f"{name}.shedding", own.shedding)
+        if own.shedding and lane not in _SHEDDABLE:
+            raise ConfigError(f"{name}.shedding", own.shedding, "is for normal, low and background only")
+    target = own.wait_target
+    return own if target is None else replace(own, wait_target=seconds(f"{name}.wait_target", target))
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(name, value, "must be true or false")
 
 
 def _is_local(host: str) -> bool:

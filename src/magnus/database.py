@@ -335,25 +335,25 @@ class Database(Statements):
             raise PoolClosed("the database is not connected")
         return await self._control.ask(sql, *args)
 
-    async def _take(self, lane: QueryPriority, deadline: float) -> Execution:
+    async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
-        return Execution(pool, await pool.acquire(lane, deadline), self._terms)
+        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named), self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
         lane = lanes.resolve(priority)
         span = window(self._terms.limits[lane], timeout, now=self._clock.now())
-        return Connection(await self._take(lane, span.deadline))
+        return Connection(await self._take(lane, span.deadline, is_named=lanes.is_named(priority)))
 
     async def _begin(
         self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
     ) -> Execution:
-        lane = lanes.resolve(priority)
+        lane, is_named = lanes.resolve(priority), lanes.is_named(priority)
         now = self._clock.now()
         deadline = window(self._terms.transaction_limits[lane], timeout, now=now).deadline
         wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
 
         async def attempt(_: Progress) -> Execution:
-            execution = await self._take(lane, wait)
+            execution = await self._take(lane, wait, is_named=is_named)
             is_begun = False
             try:
                 await execution.begin(mode, timeout, deadline=deadline)

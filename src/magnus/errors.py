@@ -125,7 +125,7 @@ class PoolTimeout(PoolError, TimeoutError):
 
 class Overloaded(PoolError):
     """
-    The lane's queue is full; the call was refused at once, nothing was sent.
+    The lane's queue is full and the call was refused at once, or it stands and the call was shed; nothing was sent.
 
     Attributes:
         lane: The lane's name.
@@ -134,7 +134,7 @@ class Overloaded(PoolError):
     """
 
     def __init__(self, *, lane: str, waiting: int, retry_after: float) -> None:
-        super().__init__(f"lane {lane} is full: {waiting} waiting; retry after {retry_after:g} s")
+        super().__init__(f"lane {lane} is overloaded: {waiting} waiting; retry after {retry_after:g} s")
         self.lane = lane
         self.waiting = waiting
         self.retry_after = retry_after

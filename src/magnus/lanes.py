@@ -108,6 +108,16 @@ def resolve(priority: QueryPriority | None) -> QueryPriority:
     return QueryPriority.NORMAL if found is None else found
 
 
+def is_named(priority: QueryPriority | None) -> bool:
+    """
+    Say whether a call's lane was asked for, by the call or by the scope around it. NORMAL by default was not.
+    """
+    if priority is not None:
+        return True
+    outer = current()
+    return outer is not None and outer.priority is not None
+
+
 def lower(a: QueryPriority | None, b: QueryPriority | None) -> QueryPriority | None:
     """
     Return the less important of two lanes; None gives way.

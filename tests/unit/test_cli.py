@@ -65,8 +65,8 @@ def test_lanes_is_a_table_for_people(capsys):
     """One line a lane, without control codes when it is no terminal."""
     assert cli.main(["lanes", "--pool-size", "30"]) == 0
     captured = capsys.readouterr()
-    assert re.search(r"^ *critical +5 +30 +\d+ +\d+", captured.out, re.MULTILINE)
-    assert re.search(r"^ *background +120 +\d+", captured.out, re.MULTILINE)
+    assert re.search(r"^ *critical +5 +30 +\d+ +first +\d+ +never", captured.out, re.MULTILINE)
+    assert re.search(r"^ *background +120 +\d+ +\d+ +7% +10000 +never", captured.out, re.MULTILINE)
     assert "\x1b" not in captured.out
     assert not captured.err
 

@@ -136,6 +136,21 @@ async def test_over_the_bounds_a_request_is_refused_at_once():
     assert gate.most == 2
 
 
+async def test_refusals_are_one_log_line_and_carry_the_id_of_their_request(caplog):
+    """Counted, not written one by one; the id is in the document as in every other."""
+    admission = AdmissionMiddleware(Gate(), max_in_progress=1, max_waiting=0, type_base="https://example.test/")
+    assert await admission._admit()
+    async with client_of(RequestIdMiddleware(admission)) as client:
+        answers = [await client.get("/", headers={"X-Request-ID": f"r-{number}"}) for number in range(5)]
+    assert [answer.json()["request_id"] for answer in answers] == [f"r-{number}" for number in range(5)]
+    assert answers[0].json()["type"] == "https://example.test/overloaded"
+    assert not caplog.records
+    admission._refusals.write()
+    admission._refusals.write()
+    (record,) = caplog.records
+    assert (record.getMessage(), record.count, record.reasons) == ("requests_refused", 5, {"admission": 5})
+
+
 async def test_health_is_answered_when_everything_is_taken():
     """Probes are exempt under any prefix; a path that only mentions them is not."""
     gate = Gate()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magnus.cli.answer import Answer, Table
 from magnus.config import DatabaseConfig
@@ -10,13 +10,14 @@ from magnus.errors import ConfigError
 from magnus.pool import lane_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 def lanes(pool_size: int, environ: Mapping[str, str]) -> Answer:
     """
-    Say for each lane how long a statement may take, how many slots it and all below it may hold, and how many of its
-    cap nothing below can touch.
+    Say for each lane how long a statement may take, how many slots it and all below it may hold, how many of its cap
+    nothing below can touch, its share of hand-offs while all lanes wait, how many may wait, and from which wait on a
+    queue that stands is shed.
 
     The limits are those that `environ` configures.
 
@@ -26,18 +27,44 @@ def lanes(pool_size: int, environ: Mapping[str, str]) -> Answer:
     config = DatabaseConfig.from_environ(environ)
     if pool_size < 1:
         raise ConfigError("--pool-size", pool_size, "must be at least 1")
-    table = lane_table(pool_size)
+    table = lane_table(pool_size, max_waiting=config.max_waiting, wait_targets=config.wait_targets())
     below = [*(limits.cap for limits in table[1:]), 0]
-    rows = [
-        (str(limits.lane), config.lane_timeout(limits.lane), limits.cap, limits.cap - next_cap, limits.weight)
+    shares = sum(limits.weight for limits in table)
+    found = [
+        {
+            "lane": str(limits.lane),
+            "limit_s": config.lane_timeout(limits.lane),
+            "cap": limits.cap,
+            "reserve": limits.cap - next_cap,
+            "weight": limits.weight,
+            "share": round(limits.weight / shares, 3) if limits.weight else None,
+            "max_waiting": limits.max_waiting,
+            "shed_above_s": limits.wait_target,
+        }
         for limits, next_cap in zip(table, below, strict=True)
     ]
-    names = ("lane", "limit_s", "cap", "reserve", "weight")
     return Answer(
         "lanes",
-        {"pool_size": pool_size, "lanes": [dict(zip(names, row, strict=True)) for row in rows]},
+        {"pool_size": pool_size, "lanes": found},
         text=[
-            f"A pool of {pool_size}. A cap bounds a lane and all below it; a reserve is what nothing below can take."
+            f"A pool of {pool_size}. A cap bounds a lane and all below it; a reserve is what nothing below can take.",
+            "Shares are of the hand-offs while all wait; one in 16 is theirs while CRITICAL waits too.",
+            f"Where shedding is on, calls that name no lane are shed {'too' if config.shed_unset else 'never'}.",
         ],
-        tables=[Table(("lane", "limit s", "cap", "reserve", "weight"), rows)],
+        tables=[Table(("lane", "limit s", "cap", "reserve", "share", "max waiting", "shed above s"), rows_of(found))],
     )
+
+
+def rows_of(lanes: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
+    """
+    Return the lanes as rows for people.
+    """
+    return [
+        (
+            *(lane[name] for name in ("lane", "limit_s", "cap", "reserve")),
+            "first" if lane["share"] is None else f"{lane['share']:.0%}",
+            lane["max_waiting"],
+            "never" if lane["shed_above_s"] is None else lane["shed_above_s"],
+        )
+        for lane in lanes
+    ]

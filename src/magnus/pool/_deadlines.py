@@ -1,8 +1,9 @@
 """Many deadlines on one timer: pure, knows neither waiters nor event loop.
 
 Theory of operation. A timer for each waiting caller costs more than the waiting itself, so deadlines are kept in
-buckets of 10 ms: adding and discarding are set operations, and one timer, armed by the shell for `next_due`, serves
-them all. An entry is never reported before its deadline and at most one bucket's width after it.
+buckets of 10 ms: adding and discarding are dict operations, and one timer, armed by the shell for `next_due`, serves
+them all. An entry is never reported before its deadline and at most one bucket's width after it, those of one bucket
+in the order in which they were added.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Deadlines(Generic[T]):
     __slots__ = ("_buckets", "_keys")
 
     def __init__(self) -> None:
-        self._buckets: dict[int, set[T]] = {}
+        self._buckets: dict[int, dict[T, None]] = {}
         self._keys: list[int] = []
 
     def add(self, entry: T, deadline: float) -> bool:
@@ -33,9 +34,9 @@ class Deadlines(Generic[T]):
         key = int(deadline * _PER_SECOND) + 1
         bucket = self._buckets.get(key)
         if bucket is not None:
-            bucket.add(entry)
+            bucket[entry] = None
             return False
-        self._buckets[key] = {entry}
+        self._buckets[key] = {entry: None}
         heappush(self._keys, key)
         return self._keys[0] == key
 
@@ -45,7 +46,7 @@ class Deadlines(Generic[T]):
         """
         bucket = self._buckets.get(int(deadline * _PER_SECOND) + 1)
         if bucket is not None:
-            bucket.discard(entry)
+            bucket.pop(entry, None)
 
     def due(self, now: float) -> list[T]:
         """

@@ -10,6 +10,8 @@ the smallest pass among the lanes that wait and have room is served and advances
 weight), from the present pass at least, so absence and time at the cap earn no credit. When CRITICAL alone keeps
 the queue full, every 16th hand-off still goes to the others: floors are shares of hand-offs, never held slots.
 
+In a lane that has a wait target, a waiter may be shed when its turn comes (`_codel`), never before.
+
 Waiters stand in ordered dicts: joining, leaving from the middle (cancel, deadline) and serving are O(1), and nothing
 is left behind to be swept.
 """
@@ -24,14 +26,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from magnus.errors import ConfigError
 from magnus.lanes import LANES, QueryPriority
+from magnus.pool._codel import Codel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from magnus.config import LaneSettings
+
 RANK: Final[Mapping[QueryPriority, int]] = MappingProxyType({lane: rank for rank, lane in enumerate(LANES)})
 _WEIGHTS: Final = (0, 8, 4, 2, 1)  # CRITICAL is outside the shares
 _RELIEF: Final = 16
-_STRIDE: Final = 840
+_STRIDE: Final = 840 * 1000  # fine enough for any whole weight up to 100
+_AS_COMPUTED: Final[Mapping[QueryPriority, LaneSettings]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +50,62 @@ class LaneLimits:
         cap: Slots that this lane and all lanes below it may hold together; at least 1.
         weight: Its share of hand-offs when several lanes wait; 0 is served before all others.
         max_waiting: Callers that may queue; the next one is refused.
+        wait_target: Seconds of waiting beyond which a queue that stands is shed; None: never.
     """
 
     lane: QueryPriority
     cap: int
     weight: int
     max_waiting: int
+    wait_target: float | None = None
 
 
-def lane_table(max_size: int, *, max_waiting: int = 10_000) -> tuple[LaneLimits, ...]:
+def lane_table(
+    max_size: int,
+    *,
+    max_waiting: int = 10_000,
+    settings: Mapping[QueryPriority, LaneSettings] = _AS_COMPUTED,
+    wait_targets: Mapping[QueryPriority, float] = MappingProxyType({}),
+) -> tuple[LaneLimits, ...]:
     """
     Return the limits of the five lanes for a pool of `max_size` slots, most important first.
 
     A quarter of the slots (at least one) is out of reach for NORMAL and below; half of that quarter, rounded up, is
     CRITICAL's alone. LOW and BACKGROUND together get a fifth, BACKGROUND a tenth: what they run competes for the
-    server's cores, which no queue can undo. A pool of one slot has no reserve.
+    server's cores, which no queue can undo. A pool of one slot has no reserve. What `settings` gives stands in place of
+    what is computed; a computed cap is lowered to the cap of the lane above it.
 
     Raises:
-        ConfigError: `max_size` is below 1.
+        ConfigError: `max_size` is below 1, or a given cap is above it or above the cap of the lane above.
     """
     if max_size < 1:
         raise ConfigError("max_size", max_size, "must be at least 1")
+    found: list[LaneLimits] = []
+    for lane, usual, weight in zip(LANES, _caps(max_size), _WEIGHTS, strict=True):
+        own = settings.get(lane)
+        highest = found[-1].cap if found else max_size
+        cap = usual if own is None or own.cap is None else own.cap
+        if own is not None and own.cap is not None and cap > highest:
+            raise ConfigError(f"lanes[{lane}].cap", cap, f"is above what the lane above it may hold ({highest})")
+        found.append(
+            LaneLimits(
+                lane,
+                min(cap, highest),
+                weight if own is None or own.weight is None else own.weight,
+                max_waiting if own is None or own.max_waiting is None else own.max_waiting,
+                wait_targets.get(lane),
+            )
+        )
+    return tuple(found)
+
+
+def _caps(max_size: int) -> tuple[int, ...]:
     reserve = max(1, max_size // 4) if max_size > 1 else 0
     high = max_size - (reserve + 1) // 2
     normal = max_size - reserve
     background = max(1, max_size // 10)
     low = max(1, min(max(background + 1, max_size // 5), normal - 1))
-    caps = (max_size, high, normal, low, min(background, low))
-    return tuple(
-        LaneLimits(lane, cap, weight, max_waiting) for lane, cap, weight in zip(LANES, caps, _WEIGHTS, strict=True)
-    )
+    return (max_size, high, normal, low, min(background, low))
 
 
 class Signal(Protocol):
@@ -90,9 +122,11 @@ class Waiter:
     """
     One queued caller. `slot` is set when it was handed one; from then on the slot is the caller's to return. `error`
     is what to raise instead, when it was refused for a reason.
+
+    It is shed only when it `may_be_shed`; it then finds `is_shed` set.
     """
 
-    __slots__ = ("deadline", "error", "rank", "signal", "since", "slot")
+    __slots__ = ("deadline", "error", "is_shed", "may_be_shed", "rank", "signal", "since", "slot")
 
     def __init__(self, rank: int, since: float, deadline: float | None, signal: Signal) -> None:
         self.rank = rank
@@ -101,6 +135,8 @@ class Waiter:
         self.signal = signal
         self.slot: Any = None
         self.error: Exception | None = None
+        self.may_be_shed = False
+        self.is_shed = False
 
 
 class Lanes:
@@ -109,7 +145,7 @@ class Lanes:
     """
 
     __slots__ = (
-        "_caps", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_used",
+        "_caps", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_used", "codels",
         "total_waiting",
     )  # fmt: skip
 
@@ -124,6 +160,7 @@ class Lanes:
         self._strict = 0
         self._last = len(table) - 1
         self.total_waiting = 0
+        self.codels = [Codel(limits.wait_target) for limits in table]
 
     # --- slots in use
 
@@ -211,11 +248,19 @@ class Lanes:
             found = min(found + len(self._queues[rank]), self._caps[rank] - self._used[rank])
         return found
 
+    def restart(self, now: float) -> None:
+        """
+        There is a server again: waits up to now say nothing about load.
+        """
+        for codel in self.codels:
+            codel.restart(now)
+
     def next(self, now: float, expired: list[Waiter]) -> Waiter | None:
         """
         Take out the waiter that a free slot goes to and count the slot as its lane's; None when nobody may have it.
 
-        Waiters whose deadline has passed are dropped into `expired`; those who have gone away are dropped silently.
+        Waiters whose deadline has passed, and those that are shed, are dropped into `expired`; those who have gone
+        away are dropped silently.
         """
         while True:
             rank = self._next_rank()
@@ -228,6 +273,13 @@ class Lanes:
             if waiter.deadline is not None and waiter.deadline <= now:
                 expired.append(waiter)
                 continue
+            codel = self.codels[rank]
+            is_last = not self._queues[rank]
+            if codel.is_shed(waiter.since, waiter.deadline, now, is_last=is_last) and waiter.may_be_shed:
+                waiter.is_shed = True
+                expired.append(waiter)
+                continue
+            codel.served(waiter.since, now)
             self._charge(rank)
             self.enter(rank)
             return waiter
@@ -236,10 +288,11 @@ class Lanes:
         """
         Take out the waiter that inherits a slot of its own lane, usage unchanged; None when `next` has to decide.
 
-        That is when somebody waits in another lane, nobody in this one, or the first one's deadline has passed.
+        That is when somebody waits in another lane, nobody in this one, its first one's deadline has passed, or it
+        may be shed.
         """
-        queue = self._queues[rank]
-        if not queue or len(queue) != self.total_waiting or self._used[0] > self._caps[0]:
+        queue, codel = self._queues[rank], self.codels[rank]
+        if not queue or len(queue) != self.total_waiting or self._used[0] > self._caps[0] or codel.target is not None:
             return None
         while queue:
             waiter, _ = queue.popitem(last=False)
@@ -248,6 +301,7 @@ class Lanes:
                 continue
             if waiter.deadline is None or waiter.deadline > now:
                 self._strict = 0
+                codel.served(waiter.since, now)
                 return waiter
             queue[waiter] = None
             queue.move_to_end(waiter, last=False)

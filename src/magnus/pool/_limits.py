@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from magnus._backoff import full_jitter
 from magnus.pool._lanes import lane_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from magnus.config import LaneSettings
+    from magnus.lanes import QueryPriority
     from magnus.pool._lanes import LaneLimits
 
 
@@ -30,6 +33,8 @@ class Limits:
         retry_backoff: Factor by which that bound grows.
         max_waiting: Callers that may queue in one lane.
         table: The lanes, in place of those computed from `max_size` and `max_waiting`.
+        lane_settings: What was set in place of what is computed, by lane.
+        wait_targets: By lane, the wait above which a standing queue is shed; a lane that is missing is never shed.
     """
 
     min_size: int
@@ -41,9 +46,15 @@ class Limits:
     retry_backoff: float = 2.0
     max_waiting: int = 10_000
     table: tuple[LaneLimits, ...] | None = None
+    lane_settings: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
+    wait_targets: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def lanes(self) -> tuple[LaneLimits, ...]:
-        return self.table if self.table is not None else lane_table(self.max_size, max_waiting=self.max_waiting)
+        if self.table is not None:
+            return self.table
+        return lane_table(
+            self.max_size, max_waiting=self.max_waiting, settings=self.lane_settings, wait_targets=self.wait_targets
+        )
 
 
 _PROBE_GAP: Final = 0.5

@@ -70,8 +70,11 @@ class Pool:
             retry_delay=config.retry_delay,
             retry_backoff=config.retry_backoff,
             max_waiting=config.max_waiting,
+            lane_settings=config.lanes,
+            wait_targets=config.wait_targets(),
         )
         self._config = config
+        self._sheds_unset = config.shed_unset
         self._now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
         self._state = PoolState(self._limits, uniform=random.SystemRandom().uniform)
         self._keeper = Keeper(
@@ -170,21 +173,22 @@ class Pool:
 
     # --- callers
 
-    async def acquire(self, lane: QueryPriority, deadline: float | None) -> Lease:
+    async def acquire(self, lane: QueryPriority, deadline: float | None, *, is_named: bool = False) -> Lease:
         """
         Return a connection of one's own, at the latest at `deadline` (monotonic seconds; None waits without end).
 
-        Cancelled, the caller leaves its queue; a connection already on its way to it goes to the next.
+        Cancelled, the caller leaves its queue; a connection already on its way to it goes to the next. `is_named`: the
+        lane was asked for, and is not merely where a call that asks for none belongs; only then may NORMAL be shed.
 
         Raises:
             PoolTimeout: none came free in time; `phase` is "connect" when there is no server to connect to, and the
                 cause is then its error.
-            Overloaded: the lane's queue is full.
+            Overloaded: the lane's queue is full, or it stands and the caller was shed.
             PoolClosed: the pool is not open.
         """
         rank = RANK[lane]
         now = self._now()
-        return Lease(await self.obtain(rank, now, deadline), lane, now)
+        return Lease(await self.obtain(rank, now, deadline, is_named=is_named), lane, now)
 
     def take(self, rank: int, now: float) -> Slot | None:
         """
@@ -209,7 +213,7 @@ class Pool:
             counters.wait.record_zero()
         return found
 
-    async def obtain(self, rank: int, since: float, deadline: float | None) -> Slot:
+    async def obtain(self, rank: int, since: float, deadline: float | None, *, is_named: bool = False) -> Slot:
         """
         Return a slot, waiting for it if need be: `acquire` for whom needs no lease. `since` is when it was asked for.
         """
@@ -221,7 +225,7 @@ class Pool:
             slot = self._state.take(rank, now)
             has_waited = slot is None
             if slot is None:
-                slot = await self._wait(rank, since, now, deadline)
+                slot = await self._wait(rank, since, now, deadline, is_named)
                 now = self._now()
             if slot.con.is_closed():
                 self._keeper.drop(slot)
@@ -368,7 +372,7 @@ class Pool:
         """
         return now - slot.idle_since < _SILENT and not slot.probe()
 
-    async def _wait(self, rank: int, since: float, now: float, deadline: float | None) -> Slot:
+    async def _wait(self, rank: int, since: float, now: float, deadline: float | None, is_named: bool) -> Slot:  # noqa: FBT001
         state = self._state
         if deadline is not None and deadline <= now:
             raise self._timed_out(rank, since)
@@ -376,6 +380,7 @@ class Pool:
             raise self._overloaded(rank)
         signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = Waiter(rank, since, deadline, signal)
+        waiter.may_be_shed = is_named or self._sheds_unset
         self._apply(state.wait(waiter, now))
         if deadline is not None and self._deadlines.add(waiter, deadline):
             self._arm_deadlines()
@@ -390,6 +395,8 @@ class Pool:
         if waiter.error is not None:
             raise waiter.error
         slot: Slot | None = waiter.slot
+        if waiter.is_shed:
+            raise self._overloaded(rank)
         if slot is None or slot.state is not State.ACQUIRED:
             raise self._timed_out(rank, since) if self._is_open else self._closed()
         return slot
@@ -410,9 +417,9 @@ class Pool:
     def _overloaded(self, rank: int) -> Overloaded:
         counters = self._counters[rank]
         counters.rejected += 1
-        (usual,) = counters.wait.percentiles(50)
-        waiting = self._state.lanes.waiting(rank)
-        return Overloaded(lane=LANES[rank].value, waiting=waiting, retry_after=min(max(usual, 0.1), 30.0))
+        lanes = self._state.lanes
+        waiting = lanes.waiting(rank)
+        return Overloaded(lane=LANES[rank].value, waiting=waiting, retry_after=lanes.codels[rank].retry_after(waiting))
 
     async def _is_alive(self, slot: Slot, now: float, deadline: float | None) -> bool:
         """

@@ -96,11 +96,13 @@ class Watch:
 
 class Slot:
     """
-    One slot. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the holder's lane while acquired.
+    One slot. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the holder's lane while acquired,
+    `handed_at` when it was handed to a holder that had waited, and None for one that had not.
     """
 
     __slots__ = (
-        "con", "expires", "generation", "idle_since", "is_dead", "probe", "rank", "session", "state", "watch",
+        "con", "expires", "generation", "handed_at", "idle_since", "is_dead", "probe", "rank", "session", "state",
+        "watch",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
@@ -110,6 +112,7 @@ class Slot:
         self.idle_since = 0.0
         self.expires = 0.0
         self.is_dead = False
+        self.handed_at: float | None = None
         self.con: Any = None
         self.probe: Callable[[], bool] = bool
         self.session = SessionLimit()
@@ -126,7 +129,7 @@ class HandOff(NamedTuple):
 
 class Expire(NamedTuple):
     """
-    Wake the waiter: its deadline passed while it was queued.
+    Wake the waiter: its deadline passed while it was queued, or it was shed.
     """
 
     waiter: Waiter

@@ -139,6 +139,7 @@ class PoolState:
         """
         slot, waiter.slot = waiter.slot, None
         if slot is not None:
+            slot.handed_at = None  # it was not used: that is no service time
             return self.release(slot, now)
         self.lanes.remove(waiter)
         return []
@@ -171,6 +172,9 @@ class PoolState:
         if slot.is_dead:
             return self.discard(slot, now)
         self.lanes.leave(slot.rank)
+        if slot.handed_at is not None:
+            self.lanes.codels[slot.rank].took(now - slot.handed_at)
+            slot.handed_at = None
         if self._is_suspect(slot, now) and self._is_stale(slot, now):
             self._move(slot, Event.RETIRED)
             return [Close(slot), *self._serve(now)]
@@ -197,6 +201,8 @@ class PoolState:
         """
         if slot.state is not State.CONNECTING:
             raise IllegalEvent(f"connection opened for a slot that is {slot.state.name}")
+        if not any(each.con is not None and not each.is_dead for each in self.slots):
+            self.lanes.restart(now)
         slot.con = con
         slot.expires = now + self._limits.max_lifetime * self._uniform(0.75, 1.0)
         self.connects += 1
@@ -338,6 +344,7 @@ class PoolState:
             return actions
         self._move(slot, Event.TAKEN)
         slot.rank = waiter.rank
+        slot.handed_at = now
         waiter.slot = slot
         self.last_handoff = now
         actions.append(HandOff(waiter))
@@ -353,6 +360,7 @@ class PoolState:
             slot = self._idle.pop()
             self._move(slot, Event.TAKEN)
             slot.rank = waiter.rank
+            slot.handed_at = now
             waiter.slot = slot
             self.last_handoff = now
             self.full_since = None

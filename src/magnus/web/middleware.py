@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 
 from magnus import logs
 from magnus.errors import ConfigError
-from magnus.web.problems import TYPE_BASE, Problem, problem_response
+from magnus.web.problems import PROBLEM_JSON, TYPE_BASE, Problem, problem_document
+from magnus.web.refusals import RefusalLog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,8 +69,9 @@ class AdmissionMiddleware:
     Bound the requests in progress and those that wait to be; refuse the rest at once with 503 and `Retry-After`.
 
     A request waits at most `max_wait` seconds, first come first served. Paths that end in one of `exempt` are always
-    let through: a probe that is refused when the service is busy turns load into an outage. The bounds are those of
-    one process and one event loop. Add it before `RequestIdMiddleware`, so that refusals carry an id.
+    let through: a probe that is refused when the service is busy turns load into an outage. Refusals are counted in
+    one log line a second, `requests_refused`. The bounds are those of one process and one event loop. Add it before
+    `RequestIdMiddleware`, so that refusals carry an id.
 
     Raises:
         ConfigError: a bound is impossible.
@@ -95,7 +98,8 @@ class AdmissionMiddleware:
         self._max_waiting = max_waiting
         self._max_wait = max_wait
         self._exempt = tuple(exempt)
-        self._type_base = type_base
+        self._refusal = _Refusal(type_base)
+        self._refusals = RefusalLog()
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,8 +107,8 @@ class AdmissionMiddleware:
             await self.app(scope, receive, send)
             return
         if not await self._admit():
-            refusal = Problem(503, type="overloaded", detail=_BUSY, headers={"Retry-After": "1"})
-            await problem_response(refusal, type_base=self._type_base)(scope, receive, send)
+            self._refusals.refused("admission")
+            await self._refusal(send)
             return
         try:
             await self.app(scope, receive, send)
@@ -131,4 +135,23 @@ class AdmissionMiddleware:
             self._waiting -= 1
 
 
+class _Refusal:
+    """
+    The answer to a request that is not admitted, made once: under a burst its cost is what keeps others waiting.
+    """
+
+    def __init__(self, type_base: str) -> None:
+        document = json.dumps(problem_document(Problem(503, type="overloaded", detail=_BUSY), type_base=type_base))
+        self._body = document.encode()
+
+    async def __call__(self, send: Send) -> None:
+        body, request_id = self._body, logs.request_id.get()
+        if request_id is not None:
+            body = body[:-1] + b', "request_id": ' + json.dumps(request_id).encode() + b"}"
+        headers = [*_HEADERS, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+_HEADERS: Final = ((b"content-type", PROBLEM_JSON.encode()), (b"retry-after", b"1"))
 _BUSY: Final = "The service is handling as many requests as it can. Nothing was done; repeat the request."

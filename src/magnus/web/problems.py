@@ -19,6 +19,7 @@ from starlette.responses import Response
 from magnus import logs
 from magnus._driver import is_connection_lost
 from magnus.errors import ConnectError, OutcomeUnknown, Overloaded, PoolError, PoolTimeout, QueryTimeout
+from magnus.web.refusals import RefusalLog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,6 +193,7 @@ def install_error_handlers(app: FastAPI, *, type_base: str = TYPE_BASE) -> None:
     keep status and headers, and anything else is a 500 that tells its request id and nothing more; the exception is
     in the server's log alone.
     """
+    refusals = RefusalLog()
 
     async def on_problem(request: Request, error: Exception) -> Response:
         if request.scope["type"] != "http":
@@ -199,7 +201,9 @@ def install_error_handlers(app: FastAPI, *, type_base: str = TYPE_BASE) -> None:
         found = _to_problem(error, is_safe=request.method in _SAFE_METHODS)
         if found is None:
             raise error
-        if found.status_code >= 500 and not isinstance(error, HTTPException):
+        if isinstance(error, Overloaded):  # many at once, by their nature
+            refusals.refused(f"lane {error.lane}")
+        elif found.status_code >= 500 and not isinstance(error, HTTPException):
             _log.warning(
                 "request_failed",
                 extra={"problem": found.type, "error_type": type(error).__name__, "path": request.url.path},

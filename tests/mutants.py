@@ -1,0 +1,316 @@
+"""Switch each protection of pool and lanes off, one at a time, in a copy of the tree: the tests named here must fail.
+
+python tests/mutants.py            run all, print a table, exit 1 when one survives
+python tests/mutants.py --write    the same, and write docs/protections.md
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+DOC = ROOT / "docs" / "protections.md"
+POOL = "src/magnus/pool"
+UNIT = "tests/unit/pool"
+LIMIT = 30.0
+
+
+class Mutant(NamedTuple):
+    """
+    One protection, the text that makes it, what takes its place, and the tests that must notice.
+    """
+
+    protection: str
+    file: str
+    text: str
+    mutated: str
+    tests: tuple[str, ...]
+
+
+def lanes(protection: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"{POOL}/_lanes.py", text, mutated, tuple(f"{UNIT}/test_lanes.py::{t}" for t in tests))
+
+
+def codel(protection: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"{POOL}/_codel.py", text, mutated, tuple(f"{UNIT}/test_codel.py::{t}" for t in tests))
+
+
+def state(protection: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"{POOL}/_state.py", text, mutated, tuple(f"{UNIT}/test_state.py::{t}" for t in tests))
+
+
+def shell(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"{POOL}/{file}", text, mutated, tuple(f"tests/races/{t}" for t in tests))
+
+
+MUTANTS = (
+    lanes(
+        "Caps are nested: a lane counts against every lane above it",
+        "used[rank] += 1\n            rank -= 1", "used[rank] += 1\n            rank = -1",
+        "test_critical_finds_a_slot_when_all_others_are_saturated",
+    ),
+    lanes(
+        "A reserve exists: nothing below CRITICAL may take every slot",
+        "high = max_size - (reserve + 1) // 2", "high = max_size",
+        "test_every_lane_can_work_and_critical_has_a_reserve",
+    ),
+    lanes(
+        "First come, first served inside a lane",
+        "popitem(last=False)", "popitem(last=True)",
+        "test_waiters_of_one_lane_are_served_in_order",
+    ),
+    lanes(
+        "CRITICAL goes first",
+        "if is_strict and self._strict < _RELIEF - 1:", "if False:",
+        "test_critical_goes_first",
+    ),
+    lanes(
+        "Relief: one hand-off in 16 goes to the others",
+        "if is_strict and self._strict < _RELIEF - 1:", "if is_strict:",
+        "test_endless_critical_work_does_not_starve_the_rest",
+    ),
+    lanes(
+        "Floors: hand-offs are shared by weight",
+        "self._pass[rank] < least", "rank < best",
+        "test_hand_offs_are_shared_by_weight",
+    ),
+    lanes(
+        "Absence earns no credit",
+        "max(self._present, self._pass[rank])", "self._pass[rank]",
+        "test_absence_earns_no_credit",
+    ),
+    lanes(
+        "A lane at its cap does not hold up the others",
+        "caps[rank]:\n                break", "caps[rank]:\n                return -1",
+        "test_a_lane_at_its_cap_does_not_block_the_others",
+    ),
+    lanes(
+        "Work that is too late is dropped, not done",
+        "waiter.deadline <= now", "False",
+        "test_expired_waiters_are_dropped_when_their_turn_comes",
+    ),
+    lanes(
+        "Callers that went away are passed over",
+        "if waiter.signal.done():\n                continue", "",
+        "test_waiters_that_went_away_are_dropped_silently",
+    ),
+    lanes(
+        "Demand considers caps: no connect for a waiter that may not have it",
+        "self._caps[rank] - self._used[rank])", "10**9)",
+        "test_demand_counts_who_could_be_served",
+    ),
+    Mutant(
+        "Queues are bounded",
+        f"{POOL}/_lanes.py", ">= self._max_waiting[rank]", "< 0",
+        ("tests/races/test_pool_callers.py::test_a_full_queue_refuses_at_once",),
+    ),
+    Mutant(
+        "Only who may be shed is shed",
+        f"{POOL}/_lanes.py", " and waiter.may_be_shed", "",
+        (f"{UNIT}/test_codel.py::test_who_named_no_lane_is_not_shed",),
+    ),
+    codel(
+        "Shedding is for lanes that have a target",
+        "if self.target is None:\n            return False", "if self.target is None:\n            self.target = 1.0",
+        "test_critical_and_high_are_never_shed", "test_without_targets_nobody_is_shed",
+    ),
+    codel(
+        "A queue that stands is cut",
+        "(self.is_overloaded and wait", "(False and wait",
+        "test_a_queue_that_stands_is_cut",
+    ),
+    codel(
+        "The shortest wait of an interval counts: bursts pass",
+        "min(self._least, wait)", "max(self._least, wait)",
+        "test_one_short_wait_in_an_interval_proves_that_the_queue_runs_empty",
+    ),
+    codel(
+        "What was long ago says nothing",
+        "if since >= self._ends:", "if False:",
+        "test_what_was_long_ago_says_nothing_about_today",
+    ),
+    codel(
+        "A queue that runs empty is not standing",
+        "wait = 0.0 if is_last else now", "wait = now",
+        "test_a_queue_that_runs_empty_is_not_standing",
+    ),
+    codel(
+        "An outage sheds nobody",
+        "self._began = now", "self._began = 0.0",
+        "test_an_outage_sheds_nobody",
+    ),
+    codel(
+        "Who has too little time for the usual service is not begun",
+        "or self._is_hopeless(deadline, now)", "",
+        "test_who_has_less_time_than_the_median_service_is_shed",
+    ),
+    state(
+        "A release frees the slot and its place in the lanes",
+        "self.lanes.leave(slot.rank)\n", "pass\n",
+        "test_a_waiter_cancelled_in_the_queue_leaves_no_trace",
+    ),
+    state(
+        "A slot handed to a caller that went away is passed on",
+        "            return self.release(slot, now)\n        self.lanes.remove",
+        "            return []\n        self.lanes.remove",
+        "test_a_waiter_cancelled_after_its_hand_off_passes_the_slot_on",
+    ),
+    state(
+        "A caller that goes away leaves its queue",
+        "        self.lanes.remove(waiter)\n", "",
+        "test_a_waiter_cancelled_in_the_queue_leaves_no_trace", "TestProgram",
+    ),
+    state(
+        "Newcomers queue behind waiters: a freed slot goes to the queue first",
+        "waiter = self.lanes.next(now, expired)\n        actions", "waiter = None\n        actions",
+        "test_a_released_connection_reaches_the_waiter_before_its_connect_does",
+    ),
+    state(
+        "After a failed connect there is one prober",
+        "self.connect_failures += 1\n        self._window = 1", "self.connect_failures += 1",
+        "test_after_an_outage_connects_start_slowly",
+    ),
+    state(
+        "Failed connects are paced",
+        "if now < self._retry_at:\n            return [Retry(self._retry_at)]", "",
+        "test_an_outage_costs_two_attempts_a_second",
+    ),
+    state(
+        "Connects under way are limited",
+        "min(self._limits.max_size - len(self.slots), self._window - connecting)",
+        "self._limits.max_size - len(self.slots)",
+        "test_connects_under_way_are_limited",
+    ),
+    state(
+        "A connection that died in use is not handed on",
+        "if slot.is_dead:\n            return self.discard(slot, now)", "",
+        "test_an_acquired_connection_that_dies_is_freed_when_it_comes_back",
+    ),
+    state(
+        "A closed pool hands nothing on",
+        "if self.is_closing or slot.generation != self.generation:\n            return True", "",
+        "test_close_refuses_waiters_and_closes_what_comes_back",
+    ),
+    state(
+        "Replacement by age is paced",
+        "now < slot.expires or now < self._next_expiry", "now < slot.expires",
+        "test_old_connections_are_replaced_one_by_one",
+    ),
+    shell(
+        "A cancelled waiter tells the pool", "_pool.py",
+        "            self._apply(state.withdraw(waiter, self._now()))\n            raise",
+        "            raise",
+        "test_pool_callers.py::test_a_waiter_cancelled_after_its_hand_off_passes_the_slot_on",
+    ),
+    shell(
+        "An open transaction is rolled back even when no reset was asked for", "_pool.py",
+        "if lease.needs_reset or con.is_in_transaction():", "if lease.needs_reset:",
+        "test_pool_connections.py::test_a_release_resets_the_session_unless_nothing_needs_it",
+    ),
+    shell(
+        "A reset is bounded in time", "_lease.py",
+        "async with asyncio.timeout(limit):\n            await con.reset()", "await con.reset()",
+        "test_pool_connections.py::test_a_reset_that_hangs_frees_the_slot_at_its_bound",
+    ),
+    shell(
+        "A second release changes nothing", "_pool.py",
+        "if lease.is_released:\n            raise self._misused()\n        lease.is_released = True\n        slot, con",
+        "slot, con",
+        "test_pool_callers.py::test_a_second_release_is_an_error_and_changes_nothing",
+    ),
+    shell(
+        "A reset whose caller was cancelled is finished", "_pool.py",
+        "                self._keeper.finish_release(slot, limit)\n", "",
+        "test_pool_connections.py::test_a_release_cancelled_during_the_reset_is_finished_in_the_background",
+    ),
+    shell(
+        "A task of the pool that is cancelled frees its slot", "_keeper.py",
+        "if error is not None or task.cancelled():", "if error is not None:",
+        "test_pool_connections.py::test_closing_cancels_connects_even_before_their_first_step",
+    ),
+)  # fmt: skip
+
+
+def mutate(mutant: Mutant, root: Path = ROOT) -> str:
+    """
+    Return the file's text with the protection switched off; it must be there exactly once.
+    """
+    source = (root / mutant.file).read_text()
+    assert source.count(mutant.text) == 1, f"{mutant.protection}: {source.count(mutant.text)} x {mutant.text!r}"
+    return source.replace(mutant.text, mutant.mutated)
+
+
+def copy_to(folder: Path) -> None:
+    for name in ("src", "ava/src", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "conftest.py"):
+        shutil.copy(ROOT / name, folder / name)
+
+
+def pytest(folder: Path, nodes: tuple[str, ...]) -> int:
+    """
+    Run these tests in a copy; the exit code is pytest's: 0 passed, 1 failed. A hang counts as failed.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str(folder / part) for part in ("src", "ava/src")),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", *nodes]
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        return 1
+    return done.returncode
+
+
+def survives(mutant: Mutant) -> bool:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_to(folder)
+        (folder / mutant.file).write_text(mutate(mutant))
+        return pytest(folder, mutant.tests) != 1
+
+
+def document(survivors: set[Mutant]) -> str:
+    rows = [
+        f"| {each.protection} | `{each.file.removeprefix('src/')}` | "
+        f"{', '.join('`' + test.rpartition('::')[2] + '`' for test in each.tests)} | "
+        f"{'survived' if each in survivors else 'caught'} |"
+        for each in MUTANTS
+    ]
+    head = (
+        "# Protections, and the test that notices when one is gone\n\n"
+        "`make mutants` switches each protection off in a copy of the tree and runs the tests beside it, which must "
+        "fail;\nthis page is written by it.\n\n| protection | where | test | result |\n|---|---|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    every = tuple(dict.fromkeys(test for mutant in MUTANTS for test in mutant.tests))
+    with tempfile.TemporaryDirectory() as name:
+        copy_to(Path(name))
+        if pytest(Path(name), every) != 0:
+            sys.stderr.write("the tests fail without any mutation, or one of them does not exist\n")
+            return 2
+    with ThreadPoolExecutor(2) as pool:
+        verdicts = list(pool.map(survives, MUTANTS))
+    for mutant, is_alive in zip(MUTANTS, verdicts, strict=True):
+        sys.stdout.write(f"{'SURVIVED' if is_alive else 'caught  '}  {mutant.protection}\n")
+    survivors = {mutant for mutant, is_alive in zip(MUTANTS, verdicts, strict=True) if is_alive}
+    sys.stdout.write(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} caught\n")
+    if "--write" in arguments:
+        DOC.write_text(document(survivors))
+    return bool(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

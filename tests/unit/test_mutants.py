@@ -1,0 +1,23 @@
+"""The table of mutants is in step with the source and with the docs."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.mutants import DOC, MUTANTS, mutate
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: each.protection)
+def test_every_protection_is_where_the_table_says(mutant):
+    """Once, and what takes its place is still a program."""
+    ast.parse(mutate(mutant))
+    assert mutant.tests
+
+
+def test_the_docs_list_every_protection_as_caught():
+    """`make mutants` wrote them."""
+    text = DOC.read_text()
+    assert all(f"| {mutant.protection} |" in text for mutant in MUTANTS)
+    assert "| survived |" not in text
