@@ -10,6 +10,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from sqlalchemy import JSON
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -68,6 +71,9 @@ def _leave_codecs_alone(dialect: Any) -> None:
     dialect.setup_asyncpg_json_codec = dialect.setup_asyncpg_jsonb_codec = nothing
     dialect.supports_native_json_deserialization = False
     dialect.dialect_injects_custom_json_deserializer = False
+    # Before 2.1 the dialect's own JSON types rely on those codecs; the ones that they derive from do not.
+    general = PGDialect.colspecs
+    dialect.colspecs = {**dialect.colspecs, **{kind: general.get(kind, kind) for kind in (JSON, JSONB)}}
 
 
 class LeasedConnection:

@@ -353,8 +353,7 @@ class Pool(OneShots):
         try:
             is_over = _driver.queries_count(con) >= self._max_queries if not con.is_closed() else True
             if not is_over and core.is_current(lease):
-                async with asyncio.timeout(limit):
-                    await self._reset_session(con)
+                await self._reset_session(con, limit)
             is_clean = True
         finally:
             self._let_go(connection)
@@ -366,12 +365,13 @@ class Pool(OneShots):
             else:
                 core.drop(lease)
 
-    async def _reset_session(self, con: Connection) -> None:
+    async def _reset_session(self, con: Connection, limit: float) -> None:
         if self._reset is None:
-            await con.reset()
+            await con.reset(timeout=limit)
         else:
-            await _driver.end_lease(con)
-            await self._reset(con)
+            async with asyncio.timeout(limit):
+                await _driver.end_lease(con)
+                await self._reset(con)
 
     def _let_go(self, connection: PoolConnectionProxy) -> None:
         connection.detach()
