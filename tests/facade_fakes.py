@@ -10,7 +10,7 @@ from magnus._figures import QueryStats
 from magnus.config import DatabaseConfig
 from magnus.connection import Connection
 from magnus.lanes import QueryPriority
-from magnus.pool import PoolSnapshot
+from magnus.pool import Lease, PoolSnapshot
 from magnus.session import TransactionMode
 from magnus.transaction import Transaction, on_lease
 
@@ -97,6 +97,13 @@ class FakeConnection:
         self.listeners.remove(listener)
 
 
+def fake_lease(con, lane):
+    """
+    A lease of a connection, from no pool.
+    """
+    return Lease(SimpleNamespace(con=con), lane, 1000.0)
+
+
 class FakePool:
     """
     Hands out the connections it is given, in order; an exception among them is raised in place of one.
@@ -106,6 +113,8 @@ class FakePool:
         self.connections = list(connections)
         self.acquired = []
         self.released = []
+        self.held = []
+        self.refused = []
         self.ready = None
         self.last_connect_error = None
         self.figures = figures()
@@ -124,7 +133,13 @@ class FakePool:
         found = self.connections.pop(0)
         if isinstance(found, BaseException):
             raise found
-        return SimpleNamespace(con=found, lane=lane, needs_reset=True)
+        return fake_lease(found, lane)
+
+    def hold(self, lease):
+        self.held.append(lease.con)
+
+    def refused_write(self, lease):
+        self.refused.append(lease.con)
 
     async def release(self, lease, *, timeout=None):
         self.released.append(lease.con)
@@ -168,7 +183,7 @@ class Bench:
             clock=self.clock,
             make_transaction=on_lease,
         )
-        self.execution = Execution(self.pool, SimpleNamespace(con=self.raw, lane=lane), self.terms)
+        self.execution = Execution(self.pool, fake_lease(self.raw, lane), self.terms)
         self.connection = Connection(self.execution)
 
     def owned(self, mode=None, timeout=None):

@@ -1,6 +1,6 @@
 """An asyncio data layer over asyncpg for PostgreSQL: warm pool, priority lanes, deadlines, guards, health."""
 
-from magnus._driver import AlreadyReleased, PoolClosed
+from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed
 from magnus.config import DatabaseConfig
 from magnus.connection import Connection
 from magnus.database import Database, ProbeState, get_database, set_database
@@ -10,12 +10,15 @@ from magnus.errors import (
     ConnectError,
     DatabaseError,
     MagnusError,
+    NestedAcquire,
     OutcomeUnknown,
     Overloaded,
     PoolError,
     PoolTimeout,
     QueryTimeout,
     TuningError,
+    WrongLoop,
+    WrongProcess,
 )
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, scope
 from magnus.observe import Event, Observer
@@ -31,7 +34,9 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "DatabaseConfig",
     "DatabaseError",
     "Event",
+    "LeaseReclaimed",
     "MagnusError",
+    "NestedAcquire",
     "Observer",
     "OutcomeUnknown",
     "Overloaded",
@@ -44,6 +49,8 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "QueryTimeout",
     "Transaction",
     "TuningError",
+    "WrongLoop",
+    "WrongProcess",
     "get_database",
     "scope",
     "set_database",

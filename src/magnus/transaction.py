@@ -127,8 +127,10 @@ class Transaction(Connection):
         """
         execution = self._leave("commit")
         try:
+            execution.check_reclaimed()
             if self.savepoint is None:
-                await _commit.commit(execution.raw, limit=max(_commit.COMMIT_LEAST, execution.limit.client))
+                with execution.step("COMMIT"):
+                    await _commit.commit(execution.raw, limit=max(_commit.COMMIT_LEAST, execution.limit.client))
             else:
                 text = f"RELEASE SAVEPOINT {self.savepoint}"
                 await execution.send(text, text, execution.window(None))
@@ -146,7 +148,8 @@ class Transaction(Connection):
         is_done = False
         try:
             if self.savepoint is None:
-                is_done = await _commit.rollback(execution.raw)
+                with execution.step("ROLLBACK"):
+                    is_done = await _commit.rollback(execution.raw)
             else:
                 name = self.savepoint
                 is_done = await _commit.rollback(

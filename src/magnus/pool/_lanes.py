@@ -105,10 +105,15 @@ class Lanes:
     Slots in use and waiters, by rank (0 is CRITICAL).
     """
 
-    __slots__ = ("_caps", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_used")
+    __slots__ = (
+        "_caps", "_ceilings", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_table",
+        "_used",
+    )  # fmt: skip
 
     def __init__(self, table: Sequence[LaneLimits]) -> None:
-        self._caps = [limits.cap for limits in table]
+        self._table = [limits.cap for limits in table]
+        self._caps = self._table  # others while paused
+        self._ceilings = list(self._table)  # what a lane held when its cap was lowered, if that is more
         self._max_waiting = [limits.max_waiting for limits in table]
         self._strides = [_STRIDE // limits.weight if limits.weight else 0 for limits in table]
         self._queues: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in table]
@@ -117,6 +122,42 @@ class Lanes:
         self._present = 0
         self._strict = 0
         self._last = len(table) - 1
+
+    @property
+    def caps(self) -> tuple[int, ...]:
+        """
+        The caps by rank, as they are when nothing is paused.
+        """
+        return tuple(self._table)
+
+    def set_caps(self, caps: Sequence[int]) -> None:
+        """
+        Put other caps in force. A lane that holds more than its new cap keeps it and takes nothing.
+        """
+        is_paused = self._caps is not self._table
+        self._table = list(caps)
+        self._caps = [0] * len(caps) if is_paused else self._table
+        self._ceilings = [max(cap, used) for cap, used in zip(caps, self._used, strict=True)]
+
+    def pause(self) -> None:
+        """
+        Let nobody take a slot.
+        """
+        self._caps = [0] * len(self._table)
+
+    def resume(self) -> None:
+        """
+        Put the caps in force again.
+        """
+        self._caps = self._table
+
+    def recount(self, ranks: Sequence[int]) -> bool:
+        """
+        Count anew: one slot is held by each of these lanes. Returns whether that differs from what was counted.
+        """
+        used = [sum(held >= rank for held in ranks) for rank in range(self._last + 1)]
+        was, self._used = self._used, used
+        return was != used
 
     # --- slots in use
 
@@ -202,7 +243,7 @@ class Lanes:
         """
         found = 0
         for rank in range(self._last, -1, -1):
-            found = min(found + len(self._queues[rank]), self._caps[rank] - self._used[rank])
+            found = max(min(found + len(self._queues[rank]), self._caps[rank] - self._used[rank]), 0)
         return found
 
     def next(self, now: float, expired: list[Waiter]) -> Waiter | None:
@@ -254,8 +295,8 @@ class Lanes:
 
     def check(self) -> None:
         """
-        Assert the invariants: no lane group above its cap, none below zero.
+        Assert the invariants: no lane group above its cap (or what it held when that was lowered), none below zero.
         """
-        for rank, (used, cap) in enumerate(zip(self._used, self._caps, strict=True)):
+        for rank, (used, cap) in enumerate(zip(self._used, self._ceilings, strict=True)):
             assert 0 <= used <= cap, f"rank {rank}: {used} of {cap} slots"
             assert self.used(rank) >= 0, f"rank {rank}: {self._used}"

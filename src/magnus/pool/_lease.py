@@ -6,8 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from magnus._driver import Connection
+    from magnus._driver import Connection, LeaseReclaimed
     from magnus.lanes import QueryPriority
+    from magnus.pool._leaks import Holding
     from magnus.pool._slots import Slot
 
 _TURNS: Final = 10  # of the event loop: the server's farewell and the end of its stream take a few
@@ -24,9 +25,16 @@ class Lease:
         needs_reset: Whether the session has to be reset before the next caller; set it to False only when nothing
             that ran on it can have left a trace.
         is_released: It was given back; `con` belongs to somebody else.
+        steps: Counts what runs on it: odd while something does.
+        text: The statement that runs, or ran last; empty when nobody said.
+        holding: What the pool notes of it while user code holds it, None for a single statement's.
+        reclaimed: Why the pool took it back, None when it did not.
     """
 
-    __slots__ = ("__weakref__", "acquired_at", "con", "is_released", "lane", "needs_reset", "slot")
+    __slots__ = (
+        "__weakref__", "acquired_at", "con", "holding", "is_released", "lane", "needs_reset", "reclaimed", "slot",
+        "steps", "text",
+    )  # fmt: skip
 
     def __init__(self, slot: Slot, lane: QueryPriority, acquired_at: float) -> None:
         self.slot = slot
@@ -35,6 +43,10 @@ class Lease:
         self.acquired_at = acquired_at
         self.needs_reset = True
         self.is_released = False
+        self.steps = 0
+        self.text = ""
+        self.holding: Holding | None = None
+        self.reclaimed: LeaseReclaimed | None = None
 
 
 async def has_settled(slot: Slot) -> bool:

@@ -10,19 +10,24 @@ import asyncio
 import os
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
 from magnus._clock import Clock, MonotonicClock
 from magnus.errors import ConnectError, Overloaded, PoolTimeout
 from magnus.lanes import LANES, QueryPriority
+from magnus.observe import PoolPaused, PoolResized, PoolResumed, StandbyEvicted
+from magnus.pool._custody import Custody
 from magnus.pool._deadlines import Deadlines
-from magnus.pool._keeper import Keeper
+from magnus.pool._guard import Home
+from magnus.pool._keeper import PING_LIMIT, Keeper
 from magnus.pool._lanes import RANK, Waiter
+from magnus.pool._leaks import LeakLimits
 from magnus.pool._lease import Lease, has_settled, is_answering, is_reset
+from magnus.pool._life import PoolLife
 from magnus.pool._limits import Limits
 from magnus.pool._slots import Slot, State
-from magnus.pool._state import PoolState
 from magnus.pool._stats import LaneCounters, PoolSnapshot
 
 if TYPE_CHECKING:
@@ -34,8 +39,9 @@ if TYPE_CHECKING:
 _CLOCK: Final = MonotonicClock()
 _QUIET: Final = 0.001  # idle for less: nothing can have arrived that the event loop has not seen
 _SILENT: Final = 30.0  # idle for longer: the network may have forgotten the connection, ask the server
-_PING_LIMIT: Final = 1.0
 _RESET_LIMIT: Final = 5.0
+_LOOK: Final = 0.01
+_EVICTION_PAUSE: Final = 5.0  # when the address still leads to the standby, new connections are no better
 
 
 class Pool:
@@ -61,16 +67,19 @@ class Pool:
             retry_delay=config.retry_delay,
             retry_backoff=config.retry_backoff,
             max_waiting=config.max_waiting,
+            max_idle=config.max_idle,
+            max_lifetime=config.max_lifetime,
         )
         self._config = config
         self._now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
-        self._state = PoolState(self._limits, uniform=random.SystemRandom().uniform)
+        self._state = PoolLife(self._limits, uniform=random.SystemRandom().uniform)
         self._keeper = Keeper(
             self._state,
             now=self._now,
             notify=notify,
             connect=connect or _driver.driver_connect,
             connect_timeout=config.connect_timeout,
+            keepalive=config.keepalive_interval,
             is_checked=is_checked,
         )
         self._apply = self._keeper.apply
@@ -78,6 +87,16 @@ class Pool:
         self._counters = [LaneCounters() for _ in LANES]
         self._deadlines: Deadlines[Waiter] = Deadlines()
         self._is_open = False
+        self._home = Home()
+        self._custody = Custody(
+            LeakLimits(config.leak_threshold, config.leak_limit),
+            self._state,
+            self._keeper,
+            now=self._now,
+            notify=notify,
+        )
+        self._notify = notify
+        self._evicted_at = float("-inf")
 
     @property
     def last_connect_error(self) -> ConnectError | None:
@@ -104,6 +123,7 @@ class Pool:
         if not self._is_open:
             self._keeper.opener.arguments = self._config.connect_arguments(os.environ)
             self._is_open = True
+            self._home.settle(self)
             self._keeper.start()
         if wait is not None and not await self._keeper.reach(1, self._now() + wait):
             await self.close(0.0)
@@ -120,7 +140,7 @@ class Pool:
             PoolClosed: the pool is not open.
         """
         if not self._is_open:
-            raise self._closed()
+            raise self._home.stranger() or self._closed()
         wanted = min(n, self._limits.max_size)
         await self._keeper.reach(wanted, None)
         return min(self._state.open_count, wanted)
@@ -132,15 +152,74 @@ class Pool:
         Calling it again is harmless. Cancelled, it terminates at once what is left.
         """
         self._is_open = False
-        await self._keeper.close(timeout)
+        self._home.leave()
+        if not self._home.is_inherited:
+            await self._keeper.close(timeout)
 
-    def expire(self) -> None:
+    def forked(self) -> None:
         """
-        Replace every present connection: idle ones now, the others when they are released. Cheap.
+        Become unusable, in a child process: every call raises `WrongProcess`, and no connection is touched any more.
+        """
+        self._is_open = False
+        self._home.inherited()
+        self._custody.disown()
+        for slot in self._state.slots:
+            if slot.con is not None:
+                _driver.disown(slot.con)
+
+    def expire(self, within: float = 0.0) -> None:
+        """
+        Replace every present connection: idle ones now, the others when they are released; or all within so many
+        seconds, one after the other, each after its replacement is there. Cheap.
         """
         self._keeper.opener.forget_types()
         if self._is_open:
-            self._apply(self._state.expire(self._now()))
+            self._apply(self._state.expire_within(within, self._now()))
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        """
+        Put other sizes in force; what is too much is closed, idle ones now, the others when they are released.
+
+        The lanes' caps follow. `min_size` is at most `max_size`, which is at least 1.
+        """
+        self._limits = replace(self._limits, min_size=min_size, max_size=max_size)
+        self._lanes = self._limits.lanes()
+        self._apply(self._state.resize(self._limits, self._now()))
+        self._notify(PoolResized(min_size, max_size))
+
+    async def pause(self, timeout: float) -> bool:  # not the caller's: what it waits for is the leases' return
+        """
+        Hand out nothing from now on; callers queue, within their limits. Wait `timeout` seconds for all leases to
+        come back and return whether they did. Cancelled, the pool stays paused.
+        """
+        if not self._state.is_paused:
+            self._state.pause()
+            self._notify(PoolPaused(self._state.count(State.ACQUIRED)))
+        until = self._now() + timeout
+        while self._state.count(State.ACQUIRED) and self._now() < until:
+            await asyncio.sleep(_LOOK)
+        return not self._state.count(State.ACQUIRED)
+
+    def resume(self) -> None:
+        """
+        Hand out connections again, to those who wait first. Does nothing when not paused.
+        """
+        if self._state.is_paused:
+            self._notify(PoolResumed(self._state.lanes.total_waiting))
+            self._apply(self._state.resume(self._now()))
+
+    def refused_write(self, lease: Lease) -> None:
+        """
+        Take note that a write was refused as read-only. When the server is a standby (it was the primary once, or the
+        address led there), every connection is replaced; else it was the user's own doing.
+        """
+        if not _driver.is_on_standby(lease.con):
+            return
+        now = self._now()
+        if now - self._evicted_at >= _EVICTION_PAUSE:
+            self._evicted_at = now
+            self._notify(StandbyEvicted(self._state.open_count))
+            self.expire()
 
     # --- callers
 
@@ -154,14 +233,17 @@ class Pool:
             PoolTimeout: none came free in time; `phase` is "connect" when there is no server to connect to, and the
                 cause is then its error.
             Overloaded: the lane's queue is full.
+            NestedAcquire: the task holds a connection of this pool, and waiting for another would never end.
+            WrongProcess, WrongLoop: the pool was opened before a fork, or on another event loop.
             PoolClosed: the pool is not open.
         """
         rank = RANK[lane]
         counters = self._counters[rank]
         now = since = self._now()
         while True:
-            if not self._is_open:
-                raise self._closed()
+            home = self._home.loop
+            if home is None or home is not asyncio.get_running_loop():
+                raise self._home.stranger() or self._closed()
             slot = self._state.take(rank, now)
             has_waited = slot is None
             if slot is None:
@@ -175,6 +257,12 @@ class Pool:
                 return Lease(slot, lane, now)
             now = self._now()
 
+    def hold(self, lease: Lease) -> None:
+        """
+        Say that the running task's code holds a lease for a while, so that it is watched. Single statements need not.
+        """
+        self._custody.hold(lease)
+
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
         Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
@@ -186,8 +274,11 @@ class Pool:
             AlreadyReleased: it was given back before; nothing was changed.
         """
         if lease.is_released:
-            raise self._misused()
+            self._given_back(lease)
+            return
         lease.is_released = True
+        if lease.holding is not None:
+            self._custody.returned(lease)
         slot, con = lease.slot, lease.con
         if con.is_closed():
             self._keeper.drop(slot)
@@ -212,8 +303,11 @@ class Pool:
             AlreadyReleased: it was given back before; nothing was changed.
         """
         if lease.is_released:
-            raise self._misused()
+            self._given_back(lease)
+            return
         lease.is_released = True
+        if lease.holding is not None:
+            self._custody.returned(lease)
         self._keeper.drop(lease.slot)
 
     def snapshot(self) -> PoolSnapshot:
@@ -251,8 +345,11 @@ class Pool:
             raise self._timed_out(rank, since)
         if state.lanes.is_queue_full(rank):
             raise self._overloaded(rank)
+        holding = self._custody.asks(rank) if self._custody.holdings else None
         signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = Waiter(rank, since, deadline, signal)
+        if holding is not None:
+            holding.waiter = waiter
         self._apply(state.wait(waiter, now))
         if deadline is not None and self._deadlines.add(waiter, deadline):
             self._arm_deadlines()
@@ -264,6 +361,8 @@ class Pool:
         finally:
             if deadline is not None:
                 self._deadlines.discard(waiter, deadline)
+            if holding is not None:
+                holding.waiter = None
         slot: Slot | None = waiter.slot
         if slot is None or slot.state is not State.ACQUIRED:
             raise self._timed_out(rank, since) if self._is_open else self._closed()
@@ -275,7 +374,7 @@ class Pool:
         error = PoolTimeout(
             f"no connection for lane {LANES[rank]} within {waited:.3f} s: {state.count(State.ACQUIRED)} acquired, "
             f"{state.count(State.IDLE)} idle, {state.count(State.CONNECTING)} connecting of {self._limits.max_size}, "
-            f"{state.lanes.total_waiting} waiting",
+            f"{state.lanes.total_waiting} waiting{', paused' if state.is_paused else ''}",
             phase="connect" if state.failures and not state.open_count else "wait",
             waited=waited,
         )
@@ -297,9 +396,9 @@ class Pool:
         try:
             has_answered = await has_settled(slot) and now - slot.idle_since < _SILENT
             if not has_answered and not con.is_closed():
-                limit = _PING_LIMIT if deadline is None else min(_PING_LIMIT, deadline - now)
+                limit = PING_LIMIT if deadline is None else min(PING_LIMIT, deadline - now)
                 has_answered = await is_answering(con, limit)
-                if not has_answered and limit == _PING_LIMIT:  # the caller's haste says nothing about the others
+                if not has_answered and limit == PING_LIMIT:  # the caller's haste says nothing about the others
                     self._apply(self._state.retire_silent(now - _SILENT, now))
             is_alive = has_answered and not con.is_closed()
         finally:
@@ -324,6 +423,11 @@ class Pool:
     def _closed() -> _driver.PoolClosed:
         return _driver.PoolClosed("the pool is closed, closing or was never opened")
 
-    @staticmethod
-    def _misused() -> _driver.AlreadyReleased:
-        return _driver.AlreadyReleased("the connection was already released to its pool")
+    def _given_back(self, lease: Lease) -> None:
+        """
+        Answer a second release: harmless when it is the holder's first and the pool took the connection back before.
+        """
+        if lease.holding is not None and lease.reclaimed is not None:
+            self._custody.returned(lease)
+        elif not self._home.is_inherited:
+            raise _driver.AlreadyReleased("the connection was already released to its pool")

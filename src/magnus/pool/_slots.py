@@ -69,10 +69,13 @@ TABLE: Final = {
 
 class Slot:
     """
-    One slot. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired.
+    One slot. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired. It last gave a sign of
+    life at `heard_at`; `patience` is the share of the keepalive interval after which it is asked for another.
     """
 
-    __slots__ = ("con", "expires", "generation", "idle_since", "is_dead", "probe", "rank", "state")
+    __slots__ = (
+        "con", "expires", "generation", "heard_at", "idle_since", "is_dead", "patience", "probe", "rank", "state",
+    )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
         self.state = State.CONNECTING
@@ -80,6 +83,8 @@ class Slot:
         self.rank = 0
         self.idle_since = 0.0
         self.expires = 0.0
+        self.heard_at = 0.0
+        self.patience = 1.0
         self.is_dead = False
         self.con: Any = None
         self.probe: Callable[[], bool] = bool
