@@ -255,7 +255,7 @@ def disown(con: Connection) -> None:
     The event loop's selector is shared with the parent: even an orderly close would end the parent's connection, or
     make the parent deaf to it.
     """
-    con._aborted = True  # type: ignore[attr-defined]  # the driver asks this before everything it does
+    con._aborted = True  # type: ignore[attr-defined]  # noqa: SLF001  # the driver asks this before everything it does
 
 
 def has_listeners(con: Connection) -> bool:

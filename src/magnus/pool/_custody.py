@@ -94,13 +94,13 @@ class Custody:
         """
         now = self._now()
         self._is_sweeping = False
+        if self.holdings:
+            self._arm()
         for holding in self.holdings:
             silent = holding.silence(now)
             verdict = self._limits.judge(silent, is_reported=holding.is_reported)
             if verdict is not Verdict.FINE and not has_listeners(holding.lease.con):
                 self._act(holding, verdict, now, silent)
-        if self.holdings:
-            self._arm()
 
     def _arm(self) -> None:
         pause = self._limits.pause

@@ -204,7 +204,9 @@ class Keeper:
         con.add_termination_listener(partial(self._on_lost, slot))
         self.apply(self._state.opened(slot, con, self._now()))
         self._report_outcome()
-        self._tell(self._outage.opened(self._now()))
+        recovered = self._outage.opened(self._now())
+        if recovered is not None:  # not from here: a failing observer must not cost a connection that is handed out
+            asyncio.get_running_loop().call_soon(self._notify, recovered)
 
     def _on_connect_failed(self, slot: Slot, error: Exception) -> None:
         actions = self._state.connect_failed(slot, self._now())

@@ -25,7 +25,7 @@ def here() -> Place:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the one way to see the caller without its cost
     while frame is not None and frame.f_code.co_filename.startswith(_OWN):
         frame = frame.f_back
-    found = []
+    found: list[tuple[CodeType, int]] = []
     while frame is not None and len(found) < _DEPTH and _LOOP not in frame.f_code.co_filename:
         found.append((frame.f_code, frame.f_lineno))
         frame = frame.f_back
