@@ -161,7 +161,7 @@ class PoolLife(PoolState):
         if slot.state is State.IDLE:
             slot.idle_since = since
             self._idle.remove(slot)
-            place = sum(other.idle_since < since for other in self._idle)
+            place = sum(other.idle_since <= since for other in self._idle)
             self._idle.insert(place, slot)
         return actions
 
