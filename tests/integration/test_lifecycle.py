@@ -39,7 +39,7 @@ async def test_a_leaked_connection_is_reported_then_taken_back(dsn, told):
         assert await con.fetchval("SELECT 41 + 1") == 42
         pid = con.get_server_pid()
 
-        other = await db.fetchval("SELECT pg_backend_pid()", timeout=10.0)
+        other = await asyncio.create_task(db.fetchval("SELECT pg_backend_pid()", timeout=10.0))
 
         assert other != pid
         with pytest.raises(LeaseReclaimed, match="test_a_leaked_connection") as caught:
@@ -88,7 +88,7 @@ async def test_long_statements_copies_and_commits_are_no_leaks(dsn, told):
                     await asyncio.sleep(0.1)
                     yield (number,)
 
-            await con.copy_records_to_table("pg_temp.none" if False else "kept", records=rows(), columns=["id"])
+            await con.copy_records_to_table("kept", records=rows(), columns=["id"])
         async with db.transaction() as tx:
             await tx.execute("INSERT INTO kept VALUES (9)")
 

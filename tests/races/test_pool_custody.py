@@ -163,14 +163,13 @@ async def test_a_task_that_would_wait_for_itself_is_told_at_once(bench):
         await bench.pool.acquire(CRITICAL, bench.clock.now() + 1000.0)
 
     assert isinstance(caught.value, TimeoutError)
-    assert "in hold" in str(caught.value) or "hold (" in str(caught.value)
     assert any("test_a_task_that_would_wait_for_itself" in place for place in caught.value.asked_at)
     assert any("hold" in place for place in caught.value.held_at)
     assert bench.pool.snapshot().waiting == 0
     await bench.pool.release(lease)
 
 
-async def test_of_tasks_that_lock_each_other_out_the_last_is_told(bench):
+async def test_of_tasks_that_lock_each_other_out_the_last_is_told():
     """The first ones only waited; they are served when it gives up what it has."""
     async with Bench(max_pool_size=2) as bench:
         first_holds, second_holds, first_waits = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -202,15 +201,20 @@ async def test_of_tasks_that_lock_each_other_out_the_last_is_told(bench):
         assert [type(event) for event in bench.events] == [NestedAcquireRisk]
 
 
-async def test_a_risky_nested_acquire_waits_and_is_told_once(bench):
+async def test_a_risky_nested_acquire_waits_and_is_told_once():
     """Somebody who is free holds the other slot."""
     async with Bench(max_pool_size=2) as bench:
         other = await bench.pool.acquire(CRITICAL, None)
         lease = await hold(bench)
+        returns = set()
+
+        async def ask_while_it_comes_back(other):
+            waiting = bench.pool.acquire(CRITICAL, None)
+            asyncio.get_running_loop().call_soon(lambda: returns.add(asyncio.ensure_future(bench.pool.release(other))))
+            return await waiting
+
         for _ in range(2):
-            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(bench.pool.release(other)))
-            inner = await bench.pool.acquire(CRITICAL, None)
-            other = inner
+            other = await ask_while_it_comes_back(other)
 
         assert [type(event) for event in bench.events] == [NestedAcquireRisk]
         await bench.pool.release(other)
@@ -234,7 +238,8 @@ async def test_a_waiting_holder_whose_connection_somebody_uses_is_not_counted_ou
         await passed.wait()
         await turns()
         leases[0].steps += 1
-        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(bench.pool.release(leases[0])))
+        returns = set()
+        asyncio.get_running_loop().call_soon(lambda: returns.add(asyncio.ensure_future(bench.pool.release(leases[0]))))
 
         waiting = bench.pool.acquire(CRITICAL, None)
         await task
@@ -414,7 +419,7 @@ async def test_a_connection_without_a_sign_of_life_is_replaced():
         assert bench.pool.snapshot().idle == 1
 
 
-async def test_a_caller_is_served_while_a_connection_is_being_asked(bench):
+async def test_a_caller_is_served_while_a_connection_is_being_asked():
     """It waits for the answer at most, and gets that very connection."""
     async with Bench(keepalive_interval=60.0, min_pool_size=1) as bench:
         await bench.pool.warmup(1)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     from magnus.pool._limits import Limits
-    from magnus.pool._slots import Actions
+    from magnus.pool._slots import Action, Actions
 
 RETIRED: Final = -1
+_UNHURRIED: Final = float("inf")
 _FREE: Final = 0  # the rank whose cap is the pool's size
 
 
@@ -32,14 +33,15 @@ class PoolLife(PoolState):
     A pool's state that also ages. `uniform(a, b)` is the source of chance.
     """
 
-    __slots__ = ("_ceiling", "_replaced", "_rotated_at", "_spread", "is_paused")
+    __slots__ = ("_ceiling", "_hurry_until", "_replaced", "_rotated_at", "_spread", "is_paused")
 
     def __init__(self, limits: Limits, *, uniform: Callable[[float, float], float]) -> None:
         super().__init__(limits, uniform=uniform)
         self._ceiling = limits.max_size
         self._replaced: dict[Slot, Slot] = {}  # the connecting one -> the due one; at most one
         self._rotated_at = float("-inf")
-        self._spread = float("inf")
+        self._spread = _UNHURRIED  # the pace while an expiry is spread
+        self._hurry_until = 0.0
         self.is_paused = False
 
     # --- rotation
@@ -59,6 +61,7 @@ class PoolLife(PoolState):
                 actions.append(self._retire(due))
             elif due.state is State.ACQUIRED:
                 due.generation = RETIRED
+            actions += self._rotate(now)
         return actions
 
     def connect_failed(self, slot: Slot, now: float) -> Actions:
@@ -80,43 +83,42 @@ class PoolLife(PoolState):
         """
         if seconds <= 0:
             return self.expire(now)
-        present = [slot for slot in self.slots if slot.con is not None]
+        present = sorted((slot for slot in self.slots if slot.con is not None), key=_age)
         for place, slot in enumerate(present):
             slot.expires = min(slot.expires, now + seconds * (place + self._uniform(0.0, 1.0)) / len(present))
         self._spread = seconds / (2 * max(len(present), 1))
+        self._hurry_until = now + 2 * seconds
         return self._rotate(now)
 
     def _rotate(self, now: float) -> Actions:
         if self.is_closing or self._failures or self._replaced:
             return []
-        live = [
-            slot for slot in self.slots if slot.state in {State.IDLE, State.ACQUIRED} and not self._is_leaving(slot)
-        ]
-        due = min(live, key=lambda slot: slot.expires, default=None)
-        if due is None or due.expires > now:
-            self._spread = float("inf") if due is None else self._spread
-            return [] if due is None or self._spread == float("inf") else [Retry(due.expires)]
-        paced = self._paced_until()
-        if now < paced:
-            return [Retry(paced)]
-        return self._replace(due, now)
-
-    def _replace(self, due: Slot, now: float) -> Actions:
-        if len(self.slots) < self._limits.max_size:
-            if self._count[State.CONNECTING] >= self._window:
-                return []
-            slot = Slot(self.generation)
-            self.slots.add(slot)
-            self._count[State.CONNECTING] += 1
-            self._replaced[slot] = due
-            self._rotated_at = now
-            return [Connect(slot)]
-        if due.state is not State.IDLE:
-            return []  # `release` closes it
+        has_room = len(self.slots) < self._limits.max_size
+        # In a full pool an acquired one is closed by `release`, when it comes back.
+        if now > self._hurry_until:
+            self._spread = _UNHURRIED
+        states = {State.IDLE, State.ACQUIRED} if has_room else {State.IDLE}
+        live = [slot for slot in self.slots if slot.state in states and not self._is_leaving(slot)]
+        due = min(live, key=lambda slot: (slot.expires, slot.number), default=None)
+        if due is None:
+            return []
+        at = max(due.expires, self._paced_until())
+        if now < at:
+            return [Retry(at)] if self._spread < _UNHURRIED else []  # else the next tick is soon enough
         self._rotated_at = now
-        return [self._retire(due)]
+        return [self._open_for(due)] if has_room else [self._retire(due), *self._rotate(now)]
+
+    def _open_for(self, due: Slot) -> Action:
+        slot = Slot(self.generation)
+        self.slots.add(slot)
+        self._count[State.CONNECTING] += 1
+        self._replaced[slot] = due
+        return Connect(slot)
 
     def _paced_until(self) -> float:
+        """
+        Return when the next replacement may begin.
+        """
         return self._rotated_at + min(pace(self._limits.max_lifetime, self._limits.max_size), self._spread)
 
     def _is_leaving(self, slot: Slot) -> bool:
@@ -181,7 +183,7 @@ class PoolLife(PoolState):
             actions.append(self._retire(self._idle[0]))
             surplus -= 1
         rest = [slot for slot in self.slots if slot.state in {State.CONNECTING, State.ACQUIRED}]
-        for slot in sorted(rest, key=lambda slot: slot.state)[: max(surplus, 0)]:
+        for slot in sorted(rest, key=lambda slot: (slot.state, slot.number))[: max(surplus, 0)]:
             slot.generation = RETIRED
         return actions + self._serve(now)
 
@@ -237,6 +239,10 @@ class PoolLife(PoolState):
 
     def _size_allowed(self) -> int:
         return self._ceiling
+
+
+def _age(slot: Slot) -> int:
+    return slot.number
 
 
 def _heard(slot: Slot) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -67,18 +68,22 @@ TABLE: Final = {
 }
 
 
+_numbers: Final = count(1)
+
+
 class Slot:
     """
-    One slot. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired. It last gave a sign of
+    One slot, the `number`th of the process. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired. It last gave a sign of
     life at `heard_at`; `patience` is the share of the keepalive interval after which it is asked for another.
     """
 
     __slots__ = (
-        "con", "expires", "generation", "heard_at", "idle_since", "is_dead", "patience", "probe", "rank", "state",
+        "con", "expires", "generation", "heard_at", "idle_since", "is_dead", "number", "patience", "probe", "rank", "state",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
         self.state = State.CONNECTING
+        self.number = next(_numbers)
         self.generation = generation
         self.rank = 0
         self.idle_since = 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import hypothesis.strategies as st
 from hypothesis import given
 
@@ -22,7 +24,7 @@ def test_connections_opened_together_die_one_by_one():
 
     ends.sort()
     assert ends[-1] == LIFETIME
-    assert all(abs(after - before - 180.0) < 1.0 for before, after in zip(ends, ends[1:], strict=False))
+    assert all(abs(after - before - 180.0) < 1.0 for before, after in itertools.pairwise(ends))
 
 
 @given(
