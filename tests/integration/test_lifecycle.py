@@ -59,10 +59,13 @@ async def test_a_leaked_transaction_stores_nothing(dsn, told):
         async def is_taken_back():
             return any(isinstance(event, LeakReclaimed) for event in told)
 
-        with pytest.raises(LeaseReclaimed):
+        async def forget():
             async with db.transaction() as tx:
                 await tx.execute("INSERT INTO kept VALUES (1)")
                 await until(is_taken_back)
+
+        with pytest.raises(LeaseReclaimed):
+            await forget()
 
         assert await db.fetchval("SELECT count(*) FROM kept") == 0
 

@@ -1,4 +1,4 @@
-"""Leases that are kept, tasks that ask twice, operators who intervene: with events and a hand-moved clock, no sleeps."""
+"""Leases that are kept, tasks that ask twice, operators who intervene: made with events and a hand-moved clock."""
 
 from __future__ import annotations
 
@@ -241,9 +241,8 @@ async def test_a_waiting_holder_whose_connection_somebody_uses_is_not_counted_ou
         returns = set()
         asyncio.get_running_loop().call_soon(lambda: returns.add(asyncio.ensure_future(bench.pool.release(leases[0]))))
 
-        waiting = bench.pool.acquire(CRITICAL, None)
+        inner = await bench.pool.acquire(CRITICAL, None)
         await task
-        inner = await waiting
 
         await bench.pool.release(inner)
         await bench.pool.release(own)

@@ -91,9 +91,10 @@ class PoolLife(PoolState):
         return self._rotate(now)
 
     def _rotate(self, now: float) -> Actions:
-        if self.is_closing or self._failures or self._replaced:
-            return []
         has_room = len(self.slots) < self._limits.max_size
+        is_busy = self._replaced or self._count[State.CONNECTING] >= self._window or now < self._retry_at
+        if self.is_closing or is_busy or (self._failures and not has_room):
+            return []
         # In a full pool an acquired one is closed by `release`, when it comes back.
         if now > self._hurry_until:
             self._spread = _UNHURRIED

@@ -73,12 +73,14 @@ _numbers: Final = count(1)
 
 class Slot:
     """
-    One slot, the `number`th of the process. `con` and `probe` belong to the shell; `rank` is the holder's lane while acquired. It last gave a sign of
-    life at `heard_at`; `patience` is the share of the keepalive interval after which it is asked for another.
+    One slot, the `number`th of the process. `con` and `probe` belong to the shell; `rank` is the holder's lane while
+    acquired. It last gave a sign of life at `heard_at`; `patience` is the share of the keepalive interval after which
+    it is asked for another.
     """
 
     __slots__ = (
-        "con", "expires", "generation", "heard_at", "idle_since", "is_dead", "number", "patience", "probe", "rank", "state",
+        "con", "expires", "generation", "heard_at", "idle_since", "is_dead", "number", "patience", "probe", "rank",
+        "state",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:

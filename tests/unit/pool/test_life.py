@@ -80,6 +80,19 @@ def test_without_a_server_nothing_is_given_up():
     assert state.count(State.IDLE) == 2
     slot = take(state)
     assert state.release(slot, 2000.2) == []
+    (again,) = state.tick(2100.0)  # a replacement is a probe as good as any
+    assert isinstance(again, Connect)
+    assert state.count(State.IDLE) == 2
+
+
+def test_a_full_pool_gives_nothing_up_while_connects_fail():
+    """Neither at the tick nor at a release."""
+    state = make(ready=2, max_size=2)
+    state._failures = 1
+    slot = take(state)
+
+    assert state.tick(2000.0) == []
+    assert state.release(slot, 2000.0) == []
 
 
 def test_replacements_are_paced_even_when_all_are_overdue():
