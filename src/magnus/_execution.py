@@ -164,6 +164,13 @@ class Execution:
         if self._lease.reclaimed is not None:
             raise self._lease.reclaimed
 
+    def enter_block(self) -> None:
+        """
+        Say that a block of the running task gives the lease back.
+        """
+        if self._lease.holding is not None:
+            self._lease.holding.is_scoped = True
+
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
         """

@@ -87,6 +87,8 @@ class Transaction(Connection):
     async def __aenter__(self) -> Self:
         await self.start()
         self._is_managed = True
+        if self.savepoint is None:
+            self._execution.enter_block()
         return self
 
     async def __aexit__(

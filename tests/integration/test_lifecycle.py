@@ -107,6 +107,13 @@ async def test_a_query_inside_a_transaction_on_a_pool_of_one_fails_at_once(dsn, 
         assert await tx.fetchval("SELECT 1") == 1
 
 
+async def test_a_block_inside_a_block_on_a_pool_of_one_fails_at_once(dsn, told):
+    """As in a transaction."""
+    async with database(dsn, told, max_pool_size=1) as db, db.acquire():
+        with pytest.raises(NestedAcquire):
+            await db.acquire()
+
+
 async def test_a_fork_leaves_the_parents_connections_alone(dsn, told):
     """The child is refused at once and ends, unwinding its blocks; the parent's sessions go on."""
     async with database(dsn, told, min_pool_size=2) as db:

@@ -36,6 +36,7 @@ async def bench():
 async def hold(bench, lane=CRITICAL):
     lease = await bench.pool.acquire(lane, None)
     bench.pool.hold(lease)
+    lease.holding.is_scoped = True
     return lease
 
 
@@ -167,6 +168,35 @@ async def test_a_task_that_would_wait_for_itself_is_told_at_once(bench):
     assert any("hold" in place for place in caught.value.held_at)
     assert bench.pool.snapshot().waiting == 0
     await bench.pool.release(lease)
+
+
+async def test_a_lease_that_no_block_gives_back_may_come_back_from_anywhere(bench):
+    """The task waits: another one may release what it holds."""
+    lease = await hold(bench)
+    lease.holding.is_scoped = False
+    returns = set()
+    asyncio.get_running_loop().call_soon(lambda: returns.add(asyncio.ensure_future(bench.pool.release(lease))))
+
+    inner = await bench.pool.acquire(CRITICAL, None)
+
+    assert [type(event) for event in bench.events] == [NestedAcquireRisk]
+    await bench.pool.release(inner)
+
+
+async def test_waiting_for_a_connect_or_a_pause_is_no_risk():
+    """Nobody has to give anything back for it."""
+    async with Bench(max_pool_size=2) as bench:
+        lease = await hold(bench)
+        inner = await hold(bench)
+        await bench.pool.release(inner)
+        await bench.pool.pause(0.0)
+        waiting = asyncio.get_running_loop().call_soon(bench.pool.resume)
+        inner = await bench.pool.acquire(CRITICAL, None)
+
+        assert not waiting.cancelled()
+        assert NestedAcquireRisk not in map(type, bench.events)
+        await bench.pool.release(inner)
+        await bench.pool.release(lease)
 
 
 async def test_of_tasks_that_lock_each_other_out_the_last_is_told():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from magnus.pool._keeper import Keeper
     from magnus.pool._leaks import LeakLimits
     from magnus.pool._lease import Lease
-    from magnus.pool._state import PoolState
+    from magnus.pool._life import PoolLife
 
 _WARNED: Final = 100  # places that are told of, then silence
 
@@ -38,7 +38,7 @@ class Custody:
     def __init__(
         self,
         limits: LeakLimits,
-        state: PoolState,
+        state: PoolLife,
         keeper: Keeper,
         *,
         now: Callable[[], float],
@@ -142,6 +142,8 @@ class Custody:
         holding = self.holdings.of(task)
         if holding is None:
             return None
+        if self._state.is_paused or self._state.lanes.can_enter(rank):
+            return holding  # what it waits for is no other caller: a connect, or the end of the pause
         lane, held_at, asked_at = LANES[rank].value, described(holding.place), here()
         if is_stuck(task, self._held(task, rank), self._state.lanes.caps):
             raise NestedAcquire(lane=lane, held_at=held_at, asked_at=described(asked_at))
@@ -152,13 +154,15 @@ class Custody:
 
     def _held(self, asking: object, rank: int) -> list[Held]:
         """
-        Return every acquired slot with its owner; slots of single statements have owners of their own, and are free.
+        Return every acquired slot with its owner. A slot that no block gives back, a single statement's or one that any
+        task may release, is its own owner, and free.
         """
         waits: dict[object, int] = {}
         busy: set[object] = set()
         owners: dict[Slot, object] = {}
         for holding in self.holdings:
-            owners[holding.lease.slot] = holding.task
+            if holding.is_scoped:
+                owners[holding.lease.slot] = holding.task
             waiter = holding.waiter
             if waiter is not None and waiter.slot is None and not waiter.signal.done():
                 waits[holding.task] = waiter.rank

@@ -65,9 +65,10 @@ class LeakLimits:
 class Holding:
     """
     One lease in a task's hands. `outer` is what the task held already, `waiter` its place in a queue of the same pool.
+    `is_scoped`: a block of that task will give it back, so nobody else does.
     """
 
-    __slots__ = ("is_reported", "lease", "outer", "place", "seen", "silent_since", "task", "waiter")
+    __slots__ = ("is_reported", "is_scoped", "lease", "outer", "place", "seen", "silent_since", "task", "waiter")
 
     def __init__(self, lease: Lease, task: Task[object] | None, place: Place, outer: Holding | None) -> None:
         self.lease = lease
@@ -78,6 +79,7 @@ class Holding:
         self.seen = lease.steps
         self.silent_since = lease.acquired_at
         self.is_reported = False
+        self.is_scoped = False
 
     def silence(self, now: float) -> float:
         """
