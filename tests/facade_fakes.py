@@ -116,6 +116,8 @@ class FakePool:
         self.connections = list(connections)
         self.acquired = []
         self.released = []
+        self.held = []
+        self.refused = []
         self.ready = None
         self.last_connect_error = None
         self.figures = figures()
@@ -136,6 +138,12 @@ class FakePool:
         if isinstance(found, BaseException):
             raise found
         return lease_of(found, lane)
+
+    def hold(self, lease):
+        self.held.append(lease.con)
+
+    def refused_write(self, lease):
+        self.refused.append(lease.con)
 
     async def release(self, lease, *, timeout=None):
         self.released.append(lease.con)

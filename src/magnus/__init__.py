@@ -1,6 +1,6 @@
 """An asyncio data layer over asyncpg for PostgreSQL: warm pool, priority lanes, deadlines, guards, health."""
 
-from magnus._driver import AlreadyReleased, PoolClosed
+from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed
 from magnus.config import DatabaseConfig, LaneSettings
 from magnus.connection import Connection
 from magnus.database import Database, ProbeState, get_database, set_database
@@ -10,12 +10,15 @@ from magnus.errors import (
     ConnectError,
     DatabaseError,
     MagnusError,
+    NestedAcquire,
     OutcomeUnknown,
     Overloaded,
     PoolError,
     PoolTimeout,
     QueryTimeout,
     TuningError,
+    WrongLoop,
+    WrongProcess,
 )
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, scope
 from magnus.observe import Event, Observer
@@ -33,7 +36,9 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "DatabaseError",
     "Event",
     "LaneSettings",
+    "LeaseReclaimed",
     "MagnusError",
+    "NestedAcquire",
     "Observer",
     "OutcomeUnknown",
     "Overloaded",
@@ -47,6 +52,8 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "QueryTimeout",
     "Transaction",
     "TuningError",
+    "WrongLoop",
+    "WrongProcess",
     "create_pool",
     "get_database",
     "scope",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from magnus import _driver
 from magnus.errors import ConnectError
 from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtilization, PoolUtilizationNormal
+from magnus.pool import watch_forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,11 +124,25 @@ class Control:
         self._opened_at = 0.0
         self.verdicts = Verdicts()
         self.last_error: ConnectError | None = None
+        self._is_inherited = False
+        watch_forks(self)
+
+    def forked(self) -> None:
+        """
+        Let go of everything, in a child process: the connection, the tasks and their loop are the parent's.
+        """
+        self._is_inherited = True
+        self.verdicts.is_ok = False
+        if self._con is not None:
+            _driver.disown(self._con)
+        self._con = self._flight = self._loop = None
 
     async def check(self) -> bool:
         """
         Probe now and return whether the database answers; callers at the same time share one probe. Never raises.
         """
+        if self._is_inherited:
+            return False
         if self._flight is None:
             self._flight = asyncio.get_running_loop().create_task(self._probe())
             self._flight.add_done_callback(self._land)

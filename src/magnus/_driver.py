@@ -39,6 +39,24 @@ class AlreadyReleased(PoolError, asyncpg.InterfaceError):
     """
 
 
+class LeaseReclaimed(PoolError, asyncpg.InterfaceError):
+    """
+    The lease was silent for longer than `leak_limit`, so the pool took it back and terminated its connection.
+
+    Attributes:
+        held: Seconds from acquire to that moment.
+        acquired_at: Where it was acquired, innermost first.
+    """
+
+    def __init__(self, *, held: float, acquired_at: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the pool took this connection back after {held:.0f} s: nothing had run on it for longer than leak_limit "
+            f"(acquired at {' < '.join(acquired_at) or 'an unknown place'})"
+        )
+        self.held = held
+        self.acquired_at = acquired_at
+
+
 # --- errors of a connect ---------------------------------------------------------------------------------------------
 
 _BY_SQLSTATE: Final = {
@@ -307,6 +325,30 @@ class Opener:
                 if con.is_closed():
                     raise
                 self._is_typed = False  # a type was dropped or renamed: the next connection asks again
+
+
+def disown(con: Connection) -> None:
+    """
+    Make a connection inherited through a fork unusable, without a word to its server and without touching its socket.
+
+    The event loop's selector is shared with the parent: even an orderly close would end the parent's connection, or
+    make the parent deaf to it.
+    """
+    con._aborted = True  # type: ignore[attr-defined]  # noqa: SLF001  # the driver asks this before everything it does
+
+
+def has_listeners(con: Connection) -> bool:
+    """
+    Say whether somebody listens on a connection, which is silent for as long as nobody notifies.
+    """
+    return bool(getattr(con, "_listeners", None))
+
+
+def is_on_standby(con: Connection) -> bool:
+    """
+    Say whether the server of a connection last said that it is a standby (from version 14 on it says so by itself).
+    """
+    return not con.is_closed() and getattr(con.get_settings(), "in_hot_standby", "off") == "on"
 
 
 # --- its socket ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,7 +21,7 @@ from magnus.observe import QueryTimedOut
 from magnus.session import PLAIN, LaneLimit, Window, lane_limits, plain_begin, server_limit, window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 
     from magnus._clock import Clock
     from magnus._driver import Connection as RawConnection
@@ -165,11 +166,42 @@ class Execution:
         Raises:
             asyncpg.InterfaceError: the lease was released, or the connection is closed.
         """
+        self.check_reclaimed()
         if self.is_released:
             raise asyncpg.InterfaceError(f"cannot call {name}(): connection has been released back to the pool")
         if self.raw.is_closed():
             raise asyncpg.InterfaceError(f"cannot call {name}(): connection is closed")
         return self.raw
+
+    def check_reclaimed(self) -> None:
+        """
+        Raise what the pool left behind when it took a silent lease back.
+
+        Raises:
+            LeaseReclaimed: it did.
+        """
+        if self._lease.reclaimed is not None:
+            raise self._lease.reclaimed
+
+    def enter_block(self) -> None:
+        """
+        Say that a block of the running task gives the lease back.
+        """
+        if self._lease.holding is not None:
+            self._lease.holding.is_scoped = True
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """
+        Mark the lease as busy with `text`: it is not silent, and not taken back, while this lasts.
+        """
+        lease = self._lease
+        lease.text = text
+        lease.steps += 1
+        try:
+            yield
+        finally:
+            lease.steps += 1
 
     def window(self, timeout: float | None) -> Window:
         return window(self.limit, timeout, now=self.terms.now(), until=self.deadline)
@@ -215,9 +247,15 @@ class Execution:
         """
         Settle and run a statement that is asked for now.
         """
-        span = self.window(timeout)
-        await self.settle(text, span)
-        return await self.run(call, text, args, span, **options)
+        lease = self._lease
+        lease.text = text
+        lease.steps += 1  # odd: not silent, see `step`
+        try:
+            span = self.window(timeout)
+            await self.settle(text, span)
+            return await self.run(call, text, args, span, **options)
+        finally:
+            lease.steps += 1
 
     async def run(
         self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], span: Window, **options: Any
@@ -277,6 +315,8 @@ class Execution:
             # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
             self.raw.terminate()
             return
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not self.mode.readonly:
+            self._pool.refused_write(self._lease)
         if self.trace is not None and not isinstance(error, asyncpg.PostgresError):
             self.trace.interrupted()
         if self._is_limit(error, span, sent):

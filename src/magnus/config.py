@@ -78,6 +78,11 @@ class DatabaseConfig:
         health_check_interval: Between probes on the control connection.
         ready_grace: How long saturation may last before readiness says `pool_exhausted`.
         slow_query_threshold: A statement that takes longer counts as slow.
+        max_lifetime: A connection is replaced at this age at the latest, while a server answers.
+        max_idle: A connection above `min_pool_size` that is idle for so long is closed.
+        keepalive_interval: An idle connection is asked for a sign of life so often; 0: never.
+        leak_threshold: A lease that is silent for so long is reported; 0: never.
+        leak_limit: A lease that is silent for so long is taken back, its connection terminated; 0: never.
         max_waiting: Callers that may wait in one lane; the next one is refused with `Overloaded`.
         statement_cache_size: Prepared statements that a connection keeps.
         password: In place of the one in `dsn`; a callable is asked at every connect (rotating credentials).
@@ -108,6 +113,11 @@ class DatabaseConfig:
     health_check_interval: float = 5.0
     ready_grace: float = 15.0
     slow_query_threshold: float = 0.1
+    max_lifetime: float = 1800.0
+    max_idle: float = 600.0
+    keepalive_interval: float = 60.0
+    leak_threshold: float = 30.0
+    leak_limit: float = 600.0
     max_waiting: int = 10_000
     statement_cache_size: int = 256
     reset: str = "smart"
@@ -270,7 +280,8 @@ _SIZES: Final[Mapping[str, int]] = MappingProxyType({
 _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
     "idle_in_transaction_session_timeout": 0.001, "retry_delay": 0.0, "health_check_interval": 0.01,
-    "ready_grace": 0.0, "slow_query_threshold": 0.0,
+    "ready_grace": 0.0, "slow_query_threshold": 0.0, "max_lifetime": 1.0, "max_idle": 0.0,
+    "keepalive_interval": 0.0, "leak_threshold": 0.0, "leak_limit": 0.0,
 })  # fmt: skip
 
 

@@ -298,6 +298,7 @@ class Acquisition:
 
     async def __aenter__(self) -> Connection:
         self._connection = await self
+        self._connection._execution.enter_block()  # noqa: SLF001  # of this module's own
         return self._connection
 
     async def __aexit__(

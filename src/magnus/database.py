@@ -56,7 +56,9 @@ class Database(Statements):
     Raises (every method that works on the server):
         QueryTimeout: the limit was reached while the statement ran.
         PoolTimeout: it was reached while waiting for a connection.
+        NestedAcquire: the task holds a connection already, and waiting for another would never end.
         Overloaded: too many wait in the lane already.
+        WrongProcess, WrongLoop: it was connected before a fork, or on another event loop.
         PoolClosed: the database is not connected, or is draining.
         asyncpg.PostgresError: the server refused; the driver's own exception.
 
@@ -192,7 +194,7 @@ class Database(Statements):
         if type(target_connections) is not int or target_connections < 0:
             raise ConfigError("target_connections", target_connections, "must be a whole number of at least 0")
         pool = self._open_pool()
-        wanted = min(target_connections, self._config.max_pool_size)
+        wanted = min(target_connections, pool.snapshot().max)
         ready = await pool.warmup(wanted)
         if ready >= wanted:
             self._notify(PoolWarmed(connections=ready, pool_size=pool.snapshot().size))
@@ -200,6 +202,52 @@ class Database(Statements):
             error = pool.last_connect_error or ConnectError("the connections were lost again", reason="unreachable")
             self._notify(WarmupFailed(ready, wanted, type(error).__name__, str(error)))
         return ready
+
+    # --- operation
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        """
+        Put other pool sizes in force until it is closed; the lanes' caps follow.
+
+        Connections above the new maximum are closed: idle ones now, the others when they come back.
+
+        Raises:
+            ConfigError: a size is impossible.
+            PoolClosed: the database is not connected.
+        """
+        self._config.replace(min_pool_size=min_size, max_pool_size=max_size)
+        self._open_pool().resize(min_size, max_size)
+
+    async def pause(self, timeout: float = 10.0) -> bool:
+        """
+        Hand out no connection until `resume`, and wait `timeout` seconds for those that are out to come back.
+
+        Callers queue meanwhile, within their limits. Returns whether nothing is out any more; when not, the database
+        is paused all the same.
+
+        Raises:
+            PoolClosed: the database is not connected.
+        """
+        return await self._open_pool().pause(timeout)
+
+    def resume(self) -> None:
+        """
+        Hand out connections again, to those who wait first. Harmless when not paused.
+
+        Raises:
+            PoolClosed: the database is not connected.
+        """
+        self._open_pool().resume()
+
+    def expire(self, within: float = 0.0) -> None:
+        """
+        Replace all connections, after a change of credentials or of the server's address: at once, or spread over
+        `within` seconds, each after its replacement is there. Leases are not disturbed.
+
+        Raises:
+            PoolClosed: the database is not connected.
+        """
+        self._open_pool().expire(within)
 
     # --- connections and transactions
 
@@ -339,10 +387,19 @@ class Database(Statements):
         pool = self._open_pool()
         return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named), self._terms)
 
+    async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
+        """
+        Take a lease for user code, which may keep it: it is watched.
+        """
+        pool = self._open_pool()
+        lease = await pool.acquire(lane, deadline, is_named=is_named)
+        pool.hold(lease)
+        return Execution(pool, lease, self._terms)
+
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
         lane = lanes.resolve(priority)
         span = window(self._terms.limits[lane], timeout, now=self._clock.now())
-        return Connection(await self._take(lane, span.deadline, is_named=lanes.is_named(priority)))
+        return Connection(await self._lend(lane, span.deadline, is_named=lanes.is_named(priority)))
 
     async def _begin(
         self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
@@ -353,7 +410,7 @@ class Database(Statements):
         wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
 
         async def attempt(_: Progress) -> Execution:
-            execution = await self._take(lane, wait, is_named=is_named)
+            execution = await self._lend(lane, wait, is_named=is_named)
             is_begun = False
             try:
                 await execution.begin(mode, timeout, deadline=deadline)

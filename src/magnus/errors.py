@@ -140,6 +140,48 @@ class Overloaded(PoolError):
         self.retry_after = retry_after
 
 
+class NestedAcquire(PoolError, TimeoutError):
+    """
+    A task that holds a connection asked the same pool for another one, and none can come free before somebody fails.
+
+    Every slot that could serve it is held by tasks that wait for this pool themselves. It is raised at once, in the
+    task that came last; the text shows where it acquired what it holds and where it asked for more.
+
+    Attributes:
+        lane: The lane it asked in.
+        held_at: Where it acquired the connection that it holds, innermost first.
+        asked_at: Where it asked for another one, innermost first.
+    """
+
+    def __init__(self, *, lane: str, held_at: tuple[str, ...], asked_at: tuple[str, ...]) -> None:
+        super().__init__(
+            f"this task holds a connection and asks for another in lane {lane}, but every slot that could serve it is "
+            f"held by tasks that wait for this pool: use the connection it has, or release it first\n"
+            f"holds one since: {' < '.join(held_at)}\nasks for one at: {' < '.join(asked_at)}"
+        )
+        self.lane = lane
+        self.held_at = held_at
+        self.asked_at = asked_at
+
+
+class WrongProcess(PoolError, RuntimeError):
+    """
+    The pool was opened before a fork, in the parent. Its connections are the parent's; open a pool of your own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("this pool was opened in another process, before a fork: open one in this process")
+
+
+class WrongLoop(PoolError, RuntimeError):
+    """
+    The pool was opened on another event loop. Its connections work only there; open a pool on this loop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("this pool was opened on another event loop: open one on the loop that uses it")
+
+
 class TuningError(MagnusError):
     """
     The optimizer refused or could not finish a change.

@@ -140,7 +140,9 @@ class PoolUtilizationNormal(Event):
 @dataclass(frozen=True, slots=True)
 class ConnectFailed(Event):
     """
-    The pool could not open a connection. `reason` is a word of `ConnectError`.
+    The pool cannot open connections: raised when that begins, then once a minute while it lasts.
+
+    `reason` is a word of `ConnectError`, `failures` the attempts that have failed since it began.
     """
 
     name: ClassVar[str] = "database_connect_failed"
@@ -148,3 +150,135 @@ class ConnectFailed(Event):
     reason: str
     error_type: str
     failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRecovered(Event):
+    """
+    The pool opens connections again, after `failures` failed attempts in `seconds`.
+    """
+
+    name: ClassVar[str] = "database_connect_recovered"
+    failures: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeakSuspected(Event):
+    """
+    A lease has been silent for longer than `leak_threshold`: no statement ran on it and nobody gave it back.
+
+    Raised once a lease. `held` and `silent` are seconds, `query` its last statement without literals (empty when there
+    was none), `acquired_at` where it was acquired and `stack` where its task is now, innermost first; both are empty
+    when nothing is known, `stack` also when the task is over.
+    """
+
+    name: ClassVar[str] = "connection_leak_suspected"
+    level: ClassVar[str] = "warning"
+    task: str
+    lane: str
+    held: float
+    silent: float
+    query: str
+    acquired_at: tuple[str, ...]
+    stack: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReclaimed(Event):
+    """
+    A lease was silent for longer than `leak_limit`: its connection was terminated and its slot is free again.
+    """
+
+    name: ClassVar[str] = "connection_leak_reclaimed"
+    level: ClassVar[str] = "error"
+    task: str
+    lane: str
+    held: float
+    silent: float
+    query: str
+    acquired_at: tuple[str, ...]
+    stack: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReturned(Event):
+    """
+    A lease that was suspected came back by itself after `held` seconds; `was_reclaimed`: too late.
+    """
+
+    name: ClassVar[str] = "connection_leak_returned"
+    task: str
+    lane: str
+    held: float
+    was_reclaimed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NestedAcquireRisk(Event):
+    """
+    A task that holds a connection has to wait for another one of the same pool. Raised once for each place.
+
+    It will be served when another caller gives one back; enough tasks that do the same lock each other out.
+    """
+
+    name: ClassVar[str] = "nested_acquire_risk"
+    level: ClassVar[str] = "warning"
+    task: str
+    lane: str
+    held_at: tuple[str, ...]
+    asked_at: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMended(Event):
+    """
+    The pool's periodic check found its books wrong and put them right. Please report it: it is a bug.
+    """
+
+    name: ClassVar[str] = "pool_mended"
+    level: ClassVar[str] = "error"
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StandbyEvicted(Event):
+    """
+    A write was refused because its server is a standby: all connections are being replaced.
+    """
+
+    name: ClassVar[str] = "database_standby_evicted"
+    level: ClassVar[str] = "warning"
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPaused(Event):
+    """
+    The pool hands out nothing until it is resumed; `acquired` connections are still out.
+    """
+
+    name: ClassVar[str] = "pool_paused"
+    level: ClassVar[str] = "warning"
+    acquired: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResumed(Event):
+    """
+    The pool hands out connections again; `waiting` callers had queued.
+    """
+
+    name: ClassVar[str] = "pool_resumed"
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResized(Event):
+    """
+    The pool has other sizes from now on.
+    """
+
+    name: ClassVar[str] = "pool_resized"
+    min: int
+    max: int

@@ -87,6 +87,8 @@ class Transaction(Connection):
     async def __aenter__(self) -> Self:
         await self.start()
         self._is_managed = True
+        if self.savepoint is None:
+            self._execution.enter_block()
         return self
 
     async def __aexit__(
@@ -127,8 +129,10 @@ class Transaction(Connection):
         """
         execution = self._leave("commit")
         try:
+            execution.check_reclaimed()
             if self.savepoint is None:
-                await _commit.commit(execution.raw, limit=max(_commit.COMMIT_LEAST, execution.limit.client))
+                with execution.step("COMMIT"):
+                    await _commit.commit(execution.raw, limit=max(_commit.COMMIT_LEAST, execution.limit.client))
             else:
                 text = f"RELEASE SAVEPOINT {self.savepoint}"
                 await execution.send(text, text, execution.window(None))
@@ -146,7 +150,8 @@ class Transaction(Connection):
         is_done = False
         try:
             if self.savepoint is None:
-                is_done = await _commit.rollback(execution.raw)
+                with execution.step("ROLLBACK"):
+                    is_done = await _commit.rollback(execution.raw)
             else:
                 name = self.savepoint
                 is_done = await _commit.rollback(

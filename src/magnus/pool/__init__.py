@@ -1,9 +1,10 @@
 """The connection pool: pure lanes and states, and a thin asynchronous shell around them."""
 
+from magnus.pool._guard import watch_forks
 from magnus.pool._lanes import RANK, LaneLimits, lane_table
 from magnus.pool._lease import Lease
 from magnus.pool._pool import Pool
 from magnus.pool._slots import Slot
 from magnus.pool._stats import LaneSnapshot, PoolSnapshot
 
-__all__ = ["RANK", "LaneLimits", "LaneSnapshot", "Lease", "Pool", "PoolSnapshot", "Slot", "lane_table"]
+__all__ = ["RANK", "LaneLimits", "LaneSnapshot", "Lease", "Pool", "PoolSnapshot", "Slot", "lane_table", "watch_forks"]

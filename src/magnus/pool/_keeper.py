@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
 from magnus.errors import ConnectError
-from magnus.observe import ConnectFailed, Event
-from magnus.pool._lease import EVERYTHING, is_reset
+from magnus.observe import PoolMended
+from magnus.pool._lease import EVERYTHING, is_answering, is_reset
+from magnus.pool._outage import Outage
 from magnus.pool._slots import Close, Connect, Expire, HandOff, Refuse, Retry, Slot, State
 from magnus.pool._timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from magnus.observe import Event
+    from magnus.pool._life import PoolLife
     from magnus.pool._slots import Action
-    from magnus.pool._state import PoolState
 
 _TICK: Final = 5.0  # between two looks at ages, at most; everything urgent comes as an event
 _CLOSE_LIMIT: Final = 1.0
+PING_LIMIT: Final = 1.0
 
 
 class Keeper:
@@ -32,17 +35,19 @@ class Keeper:
     The hands of a `PoolState`. Every answer of the state goes through `apply` before anything else happens.
 
     `connect` opens a bare connection; `connect_timeout` bounds it together with all its set-up. With `is_telling` a
-    caller hears of a connect that failed while it waited; otherwise it waits until its deadline.
+    caller hears of a connect that failed while it waited; otherwise it waits until its deadline. An idle connection is
+    asked for a sign of life every `keepalive` seconds (0: never).
     """
 
     def __init__(
         self,
-        state: PoolState,
+        state: PoolLife,
         *,
         now: Callable[[], float],
         notify: Callable[[Event], None],
         connect: Callable[..., Any],
         connect_timeout: float,
+        keepalive: float = 0.0,
         is_checked: bool,
         tick: float = _TICK,
         is_telling: bool = False,
@@ -54,9 +59,12 @@ class Keeper:
         self._now = now
         self._notify = notify
         self._connect_timeout = connect_timeout
+        self._keepalive = keepalive
         self._is_checked = is_checked
         self._tick = min(tick, _TICK)
         self._is_telling = is_telling
+        self._outage = Outage()
+        self._pinged: Slot | None = None
         self._targets: list[int] = []
         self._outcomes: list[asyncio.Future[None]] = []
         self._tasks: dict[asyncio.Task[None], Slot] = {}
@@ -212,6 +220,9 @@ class Keeper:
         con.add_termination_listener(partial(self._on_lost, slot))
         self.apply(self._state.opened(slot, con, self._now()))
         self._report_outcome()
+        recovered = self._outage.opened(self._now())
+        if recovered is not None:  # not from here: a failing observer must not cost a connection that is handed out
+            asyncio.get_running_loop().call_soon(self._notify, recovered)
 
     def _on_connect_failed(self, slot: Slot, error: Exception) -> None:
         actions = self._state.connect_failed(slot, self._now())
@@ -221,7 +232,7 @@ class Keeper:
         if self._is_telling:
             self.apply(self._state.refuse(error))
         self._report_outcome()
-        self._notify(ConnectFailed(found.reason, type(error).__name__, self._state.failures))
+        self._tell(self._outage.failed(self._now(), found.reason, type(error).__name__))
 
     async def _close(self, slot: Slot) -> None:
         con = slot.con
@@ -250,8 +261,46 @@ class Keeper:
         now = self._now()
         for slot in [slot for slot in self._state.idle_slots if slot.con.is_closed()]:
             self.apply(self._state.lost(slot, now))
+        self.reconcile()
         self.apply(self._state.tick(now))
+        self._keep_alive()
         self.timers.arm(self._on_tick, now + self._tick)
+
+    def reconcile(self) -> None:
+        """
+        Compare the books with the slots and the tasks; mend what is wrong, and tell.
+        """
+        found, orphans, actions = self._state.mend(set(self._tasks.values()), self._now())
+        self.apply(actions)
+        for slot in orphans:
+            self._abandon(slot)
+        if found:
+            self._notify(PoolMended(tuple(found)))
+
+    def _keep_alive(self) -> None:
+        """
+        Ask the connection that has been silent longest for a sign of life, when it is time; one at a time.
+        """
+        if self._keepalive and self._pinged is None:
+            self._pinged = self._state.reserve(self._keepalive, self._now())
+            if self._pinged is not None:
+                self._spawn(self._pinged, self._ping(self._pinged))
+
+    async def _ping(self, slot: Slot) -> None:
+        is_alive = False
+        try:
+            is_alive = await is_answering(slot.con, PING_LIMIT)
+        finally:
+            self._pinged = None
+        if is_alive and not slot.con.is_closed():
+            self.apply(self._state.restore(slot, self._now()))
+        else:
+            self.drop(slot)
+        self._keep_alive()
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._notify(event)
 
     def _report_outcome(self) -> None:
         outcomes, self._outcomes = self._outcomes, []

@@ -145,12 +145,14 @@ class Lanes:
     """
 
     __slots__ = (
-        "_caps", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_used", "codels",
-        "total_waiting",
+        "_caps", "_ceilings", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_table",
+        "_used", "codels", "total_waiting",
     )  # fmt: skip
 
     def __init__(self, table: Sequence[LaneLimits]) -> None:
-        self._caps = [limits.cap for limits in table]
+        self._table = [limits.cap for limits in table]
+        self._caps = self._table  # others while paused
+        self._ceilings = list(self._table)  # what a lane held when its cap was lowered, if that is more
         self._max_waiting = [limits.max_waiting for limits in table]
         self._strides = [_STRIDE // limits.weight if limits.weight else 0 for limits in table]
         self._queues: list[OrderedDict[Waiter, None]] = [OrderedDict() for _ in table]
@@ -161,6 +163,42 @@ class Lanes:
         self._last = len(table) - 1
         self.total_waiting = 0
         self.codels = [Codel(limits.wait_target) for limits in table]
+
+    @property
+    def caps(self) -> tuple[int, ...]:
+        """
+        The caps by rank, as they are when nothing is paused.
+        """
+        return tuple(self._table)
+
+    def set_caps(self, caps: Sequence[int]) -> None:
+        """
+        Put other caps in force. A lane that holds more than its new cap keeps it and takes nothing.
+        """
+        is_paused = self._caps is not self._table
+        self._table = list(caps)
+        self._caps = [0] * len(caps) if is_paused else self._table
+        self._ceilings = [max(cap, used) for cap, used in zip(caps, self._used, strict=True)]
+
+    def pause(self) -> None:
+        """
+        Let nobody take a slot.
+        """
+        self._caps = [0] * len(self._table)
+
+    def resume(self) -> None:
+        """
+        Put the caps in force again.
+        """
+        self._caps = self._table
+
+    def recount(self, ranks: Sequence[int]) -> bool:
+        """
+        Count anew: one slot is held by each of these lanes. Returns whether that differs from what was counted.
+        """
+        used = [sum(held >= rank for held in ranks) for rank in range(self._last + 1)]
+        was, self._used = self._used, used
+        return was != used
 
     # --- slots in use
 
@@ -245,7 +283,7 @@ class Lanes:
         """
         found = 0
         for rank in range(self._last, -1, -1):
-            found = min(found + len(self._queues[rank]), self._caps[rank] - self._used[rank])
+            found = max(min(found + len(self._queues[rank]), self._caps[rank] - self._used[rank]), 0)
         return found
 
     def restart(self, now: float) -> None:
@@ -292,7 +330,7 @@ class Lanes:
         may be shed.
         """
         queue, codel = self._queues[rank], self.codels[rank]
-        if not queue or len(queue) != self.total_waiting or self._used[0] > self._caps[0] or codel.target is not None:
+        if not queue or len(queue) != self.total_waiting or codel.target is not None or self._is_over(rank):
             return None
         while queue:
             waiter, _ = queue.popitem(last=False)
@@ -308,6 +346,17 @@ class Lanes:
             self.total_waiting += 1
             break
         return None
+
+    def _is_over(self, rank: int) -> bool:
+        """
+        Say whether a lane, or one above it, holds more than its cap: sizes were lowered, or the pool is paused.
+        """
+        used, caps = self._used, self._caps
+        while rank >= 0:
+            if used[rank] > caps[rank]:
+                return True
+            rank -= 1
+        return False
 
     def _next_rank(self) -> int:
         queues, used, caps = self._queues, self._used, self._caps
@@ -338,9 +387,10 @@ class Lanes:
 
     def check(self) -> None:
         """
-        Assert the invariants: no lane group above its cap, none below zero; the count of waiters is right.
+        Assert the invariants: no lane group above its cap (or what it held when that was lowered), none below zero; the
+        count of waiters is right.
         """
         assert self.total_waiting == sum(map(len, self._queues)), f"{self.total_waiting} waiters"
-        for rank, (used, cap) in enumerate(zip(self._used, self._caps, strict=True)):
+        for rank, (used, cap) in enumerate(zip(self._used, self._ceilings, strict=True)):
             assert 0 <= used <= cap, f"rank {rank}: {used} of {cap} slots"
             assert self.used(rank) >= 0, f"rank {rank}: {self._used}"

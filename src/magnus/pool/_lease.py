@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from magnus._effects import FULL_RESET, Action, Reset
 
 if TYPE_CHECKING:
-    from magnus._driver import Connection
+    from magnus._driver import Connection, LeaseReclaimed
     from magnus.lanes import QueryPriority
+    from magnus.pool._leaks import Holding
     from magnus.pool._slots import Slot
 
 EVERYTHING: Final = Reset(Action.FULL, FULL_RESET)
@@ -27,9 +28,16 @@ class Lease:
         reset: What the session needs before the next caller; set it to less than everything only when nothing that
             ran on it can have left more.
         is_released: It was given back; `con` belongs to somebody else.
+        steps: Counts what runs on it: odd while something does.
+        text: The statement that runs, or ran last; empty when nobody said.
+        holding: What the pool notes of it while user code holds it, None for a single statement's.
+        reclaimed: Why the pool took it back, None when it did not.
     """
 
-    __slots__ = ("__weakref__", "acquired_at", "con", "is_released", "lane", "reset", "slot")
+    __slots__ = (
+        "__weakref__", "acquired_at", "con", "holding", "is_released", "lane", "reclaimed", "reset", "slot", "steps",
+        "text",
+    )  # fmt: skip
 
     def __init__(self, slot: Slot, lane: QueryPriority, acquired_at: float) -> None:
         self.slot = slot
@@ -38,6 +46,10 @@ class Lease:
         self.acquired_at = acquired_at
         self.reset = EVERYTHING
         self.is_released = False
+        self.steps = 0
+        self.text = ""
+        self.holding: Holding | None = None
+        self.reclaimed: LeaseReclaimed | None = None
 
 
 async def has_settled(slot: Slot) -> bool:

@@ -17,13 +17,17 @@ from magnus._clock import Clock, MonotonicClock
 from magnus._effects import Action
 from magnus.errors import ConnectError, Overloaded, PoolTimeout
 from magnus.lanes import LANES, QueryPriority
+from magnus.pool._custody import Custody
 from magnus.pool._deadlines import Deadlines
-from magnus.pool._keeper import Keeper
+from magnus.pool._guard import Home
+from magnus.pool._keeper import PING_LIMIT, Keeper
 from magnus.pool._lanes import RANK, Waiter
+from magnus.pool._leaks import LeakLimits
 from magnus.pool._lease import EVERYTHING, Lease, has_settled, is_answering, is_reset
+from magnus.pool._life import PoolLife
 from magnus.pool._limits import Limits
+from magnus.pool._operations import Operations
 from magnus.pool._slots import Slot, State, Watch
-from magnus.pool._state import PoolState
 from magnus.pool._stats import LaneCounters, PoolSnapshot
 from magnus.pool._sweep import Sweep
 
@@ -37,12 +41,11 @@ _CLOCK: Final = MonotonicClock()
 _QUIET: Final = 0.001  # idle for less: nothing can have arrived that the event loop has not seen
 _RETIRED: Final = -1  # no generation of a pool
 _SILENT: Final = 30.0  # idle for longer: the network may have forgotten the connection, ask the server
-_PING_LIMIT: Final = 1.0
 _RESET_LIMIT: Final = 5.0
 _LEAST_TICK: Final = 0.02
 
 
-class Pool:
+class Pool(Operations):
     """
     Connections to one server, handed out by lane and deadline.
 
@@ -72,17 +75,20 @@ class Pool:
             max_waiting=config.max_waiting,
             lane_settings=config.lanes,
             wait_targets=config.wait_targets(),
+            max_idle=config.max_idle,
+            max_lifetime=config.max_lifetime,
         )
         self._config = config
         self._sheds_unset = config.shed_unset
         self._now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
-        self._state = PoolState(self._limits, uniform=random.SystemRandom().uniform)
+        self._state = PoolLife(self._limits, uniform=random.SystemRandom().uniform)
         self._keeper = Keeper(
             self._state,
             now=self._now,
             notify=notify,
             connect=connect or _driver.driver_connect,
             connect_timeout=config.connect_timeout,
+            keepalive=config.keepalive_interval,
             is_checked=is_checked,
             tick=max(self._limits.max_idle / 4, _LEAST_TICK),
             is_telling=is_telling,
@@ -96,6 +102,15 @@ class Pool:
         self._counters = [LaneCounters() for _ in LANES]
         self._deadlines: Deadlines[Waiter] = Deadlines()
         self._is_open = False
+        self._home = Home()
+        self._custody = Custody(
+            LeakLimits(config.leak_threshold, config.leak_limit),
+            self._state,
+            self._keeper,
+            now=self._now,
+            notify=notify,
+        )
+        self._notify = notify
 
     @property
     def last_connect_error(self) -> ConnectError | None:
@@ -122,6 +137,7 @@ class Pool:
         if not self._is_open:
             self._keeper.opener.arguments = self._config.connect_arguments(os.environ)
             self._is_open = True
+            self._home.settle(self)
             self._keeper.start()
         if wait is not None and not await self._keeper.reach(1, self._now() + wait):
             await self.close(0.0)
@@ -138,7 +154,7 @@ class Pool:
             PoolClosed: the pool is not open.
         """
         if not self._is_open:
-            raise self._closed()
+            raise self._home.stranger() or self._closed()
         wanted = min(n, self._limits.max_size)
         await self._keeper.reach(wanted, None)
         return min(self._state.open_count, wanted)
@@ -151,8 +167,10 @@ class Pool:
         Calling it again is harmless. Cancelled, it terminates at once what is left.
         """
         self._is_open = False
+        self._home.leave()
         try:
-            await self._keeper.close(timeout)
+            if not self._home.is_inherited:
+                await self._keeper.close(timeout)
         finally:
             self.sweep.stop()
 
@@ -161,15 +179,19 @@ class Pool:
         As `close`, without waiting for anything: leases lose their connections at once.
         """
         self._is_open = False
+        self._home.leave()
         self._keeper.terminate()
 
-    def expire(self) -> None:
+    def forked(self) -> None:
         """
-        Replace every present connection: idle ones now, the others when they are released. Cheap.
+        Become unusable, in a child process: every call raises `WrongProcess`, and no connection is touched any more.
         """
-        self._keeper.opener.forget_types()
-        if self._is_open:
-            self._apply(self._state.expire(self._now()))
+        self._is_open = False
+        self._home.inherited()
+        self._custody.disown()
+        for slot in self._state.slots:
+            if slot.con is not None:
+                _driver.disown(slot.con)
 
     # --- callers
 
@@ -184,6 +206,8 @@ class Pool:
             PoolTimeout: none came free in time; `phase` is "connect" when there is no server to connect to, and the
                 cause is then its error.
             Overloaded: the lane's queue is full, or it stands and the caller was shed.
+            NestedAcquire: the task holds a connection of this pool, and waiting for another would never end.
+            WrongProcess, WrongLoop: the pool was opened before a fork, or on another event loop.
             PoolClosed: the pool is not open.
         """
         rank = RANK[lane]
@@ -199,8 +223,9 @@ class Pool:
         Raises:
             PoolClosed: the pool is not open.
         """
-        if not self._is_open:
-            raise self._closed()
+        home = self._home.loop
+        if home is None or home is not asyncio.get_running_loop():
+            raise self._home.stranger() or self._closed()
         if not self._idle:
             return None
         slot = self._idle[-1]
@@ -220,8 +245,9 @@ class Pool:
         counters = self._counters[rank]
         now = since
         while True:
-            if not self._is_open:
-                raise self._closed()
+            home = self._home.loop
+            if home is None or home is not asyncio.get_running_loop():
+                raise self._home.stranger() or self._closed()
             slot = self._state.take(rank, now)
             has_waited = slot is None
             if slot is None:
@@ -247,6 +273,12 @@ class Pool:
         else:
             self._apply(self._state.release(slot, now))
 
+    def hold(self, lease: Lease) -> None:
+        """
+        Say that the running task's code holds a lease for a while, so that it is watched. Single statements need not.
+        """
+        self._custody.hold(lease)
+
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
         Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
@@ -258,8 +290,11 @@ class Pool:
             AlreadyReleased: it was given back before; nothing was changed.
         """
         if lease.is_released:
-            raise self._misused()
+            self._given_back(lease)
+            return
         lease.is_released = True
+        if lease.holding is not None:
+            self._custody.returned(lease)
         slot, con = lease.slot, lease.con
         if con.is_closed():
             self._keeper.drop(slot)
@@ -293,8 +328,11 @@ class Pool:
         As `discard`; nothing in it waits.
         """
         if lease.is_released:
-            raise self._misused()
+            self._given_back(lease)
+            return
         lease.is_released = True
+        if lease.holding is not None:
+            self._custody.returned(lease)
         self._keeper.drop(lease.slot)
 
     def retire(self, lease: Lease) -> None:
@@ -308,8 +346,11 @@ class Pool:
             self.drop(lease)
             return
         if lease.is_released:
-            raise self._misused()
+            self._given_back(lease)
+            return
         lease.is_released = True
+        if lease.holding is not None:
+            self._custody.returned(lease)
         lease.slot.generation = _RETIRED
         self._apply(self._state.release(lease.slot, self._now()))
 
@@ -372,15 +413,18 @@ class Pool:
         """
         return now - slot.idle_since < _SILENT and not slot.probe()
 
-    async def _wait(self, rank: int, since: float, now: float, deadline: float | None, is_named: bool) -> Slot:  # noqa: FBT001
+    async def _wait(self, rank: int, since: float, now: float, deadline: float | None, is_named: bool) -> Slot:  # noqa: C901, FBT001
         state = self._state
         if deadline is not None and deadline <= now:
             raise self._timed_out(rank, since)
         if state.lanes.is_queue_full(rank):
             raise self._overloaded(rank)
+        holding = self._custody.asks(rank) if self._custody.holdings else None
         signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiter = Waiter(rank, since, deadline, signal)
         waiter.may_be_shed = is_named or self._sheds_unset
+        if holding is not None:
+            holding.waiter = waiter
         self._apply(state.wait(waiter, now))
         if deadline is not None and self._deadlines.add(waiter, deadline):
             self._arm_deadlines()
@@ -392,6 +436,8 @@ class Pool:
         finally:
             if deadline is not None:
                 self._deadlines.discard(waiter, deadline)
+            if holding is not None:
+                holding.waiter = None
         if waiter.error is not None:
             raise waiter.error
         slot: Slot | None = waiter.slot
@@ -407,7 +453,7 @@ class Pool:
         error = PoolTimeout(
             f"no connection for lane {LANES[rank]} within {waited:.3f} s: {state.count(State.ACQUIRED)} acquired, "
             f"{state.count(State.IDLE)} idle, {state.count(State.CONNECTING)} connecting of {self._limits.max_size}, "
-            f"{state.lanes.total_waiting} waiting",
+            f"{state.lanes.total_waiting} waiting{', paused' if state.is_paused else ''}",
             phase="connect" if state.failures and not state.open_count else "wait",
             waited=waited,
         )
@@ -429,9 +475,9 @@ class Pool:
         try:
             has_answered = await has_settled(slot) and now - slot.idle_since < _SILENT
             if not has_answered and not con.is_closed():
-                limit = _PING_LIMIT if deadline is None else min(_PING_LIMIT, deadline - now)
+                limit = PING_LIMIT if deadline is None else min(PING_LIMIT, deadline - now)
                 has_answered = await is_answering(con, limit)
-                if not has_answered and limit == _PING_LIMIT:  # the caller's haste says nothing about the others
+                if not has_answered and limit == PING_LIMIT:  # the caller's haste says nothing about the others
                     self._apply(self._state.retire_silent(now - _SILENT, now))
             is_alive = has_answered and not con.is_closed()
         finally:
@@ -456,6 +502,11 @@ class Pool:
     def _closed() -> _driver.PoolClosed:
         return _driver.PoolClosed("the pool is closed, closing or was never opened")
 
-    @staticmethod
-    def _misused() -> _driver.AlreadyReleased:
-        return _driver.AlreadyReleased("the connection was already released to its pool")
+    def _given_back(self, lease: Lease) -> None:
+        """
+        Answer a second release: harmless when it is the holder's first and the pool took the connection back before.
+        """
+        if lease.holding is not None and lease.reclaimed is not None:
+            self._custody.returned(lease)
+        elif not self._home.is_inherited:
+            raise _driver.AlreadyReleased("the connection was already released to its pool")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from magnus.session import SessionLimit
@@ -70,6 +71,9 @@ TABLE: Final = {
 }
 
 
+_numbers: Final = count(1)
+
+
 class Watch:
     """
     What runs on one connection: whose task, until when (seconds); `task` is None while nothing does.
@@ -96,21 +100,26 @@ class Watch:
 
 class Slot:
     """
-    One slot. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the holder's lane while acquired,
-    `handed_at` when it was handed to a holder that had waited, and None for one that had not.
+    One slot, the `number`th of the process. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the
+    holder's lane while acquired, `handed_at` when it was handed to a holder that had waited, and None for one that had
+    not. It last gave a sign of life at `heard_at`; `patience` is the share of the keepalive interval after which it is
+    asked for another.
     """
 
     __slots__ = (
-        "con", "expires", "generation", "handed_at", "idle_since", "is_dead", "probe", "rank", "session", "state",
-        "watch",
+        "con", "expires", "generation", "handed_at", "heard_at", "idle_since", "is_dead", "number", "patience", "probe",
+        "rank", "session", "state", "watch",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
         self.state = State.CONNECTING
+        self.number = next(_numbers)
         self.generation = generation
         self.rank = 0
         self.idle_since = 0.0
         self.expires = 0.0
+        self.heard_at = 0.0
+        self.patience = 1.0
         self.is_dead = False
         self.handed_at: float | None = None
         self.con: Any = None

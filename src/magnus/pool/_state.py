@@ -420,10 +420,13 @@ class PoolState:
             by_state[slot.state] += 1
         by_state[State.GONE] = self._count[State.GONE]
         assert by_state == self._count, f"counts {self._count}, slots {by_state}"
-        assert len(self.slots) <= self._limits.max_size, f"{len(self.slots)} slots"
+        assert len(self.slots) <= self._size_allowed(), f"{len(self.slots)} slots"
         assert len(self._idle) == self._count[State.IDLE], "the idle list is not the idle slots"
         assert all(slot.state is State.IDLE for slot in self._idle), "an idle slot is not idle"
         self.lanes.check()
         held = self.lanes.total_used
         assert held == self._count[State.ACQUIRED], f"lanes hold {held}, acquired {self._count[State.ACQUIRED]}"
         assert not self._idle or self.lanes.demand() == 0, "an idle slot and a waiter that could take it"
+
+    def _size_allowed(self) -> int:
+        return self._limits.max_size

@@ -32,7 +32,7 @@ class FakeConnection:
         self.on_reset: Callable[[], Awaitable[None]] | None = None
         self.on_execute: Callable[[], Awaitable[None]] | None = None
         self.on_close: Callable[[], Awaitable[None]] | None = None
-        self._listeners: list[Callable[[Any], None]] = []
+        self._termination: list[Callable[[Any], None]] = []
 
     def __repr__(self) -> str:
         return f"<con {self.pid}{' lost' if self.is_lost else ''}>"
@@ -40,11 +40,14 @@ class FakeConnection:
     def is_closed(self) -> bool:
         return self.is_lost
 
+    def get_settings(self) -> object:
+        return object()
+
     def is_in_transaction(self) -> bool:
         return self.is_in_block
 
     def add_termination_listener(self, listener: Callable[[Any], None]) -> None:
-        self._listeners.append(listener)
+        self._termination.append(listener)
 
     def terminate(self) -> None:
         """
@@ -52,7 +55,7 @@ class FakeConnection:
         """
         if not self.is_lost:
             self.is_lost = True
-            for listener in self._listeners:
+            for listener in self._termination:
                 asyncio.get_running_loop().call_soon(listener, self)
 
     async def close(self) -> None:

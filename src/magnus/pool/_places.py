@@ -1,0 +1,54 @@
+"""Where in the user's code something happened: captured as bare pairs, turned into text when somebody asks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from asyncio import Task
+    from types import CodeType, FrameType
+
+    Place = tuple[tuple[CodeType, int], ...]
+
+_OWN: Final = str(Path(__file__).parents[1]) + "/"
+_DEPTH: Final = 3
+_LOOP: Final = "/asyncio/"
+_NAMELESS: Final = "<no task>"
+
+
+def here() -> Place:
+    """
+    Return the innermost frames outside this library, as code and line: no text is made, no local is kept alive.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the one way to see the caller without its cost
+    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
+        frame = frame.f_back
+    found: list[tuple[CodeType, int]] = []
+    while frame is not None and len(found) < _DEPTH and _LOOP not in frame.f_code.co_filename:
+        found.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(found)
+
+
+def described(place: Place) -> tuple[str, ...]:
+    """
+    Return a place as text, innermost frame first.
+    """
+    return tuple(f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in place)
+
+
+def stack_of(task: Task[object] | None) -> tuple[str, ...]:
+    """
+    Return where a task is suspended now, innermost frame first; empty when it is over.
+    """
+    frames = [] if task is None else task.get_stack(limit=8)
+    return described(tuple((frame.f_code, frame.f_lineno) for frame in reversed(frames)))
+
+
+def name_of(task: Task[object] | None) -> str:
+    """
+    Return a task's name.
+    """
+    return _NAMELESS if task is None else task.get_name()
