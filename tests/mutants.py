@@ -63,7 +63,7 @@ MUTANTS = (
     ),
     lanes(
         "First come, first served inside a lane",
-        "popitem(last=False)", "popitem(last=True)",
+        "self._queues[rank].popitem(last=False)", "self._queues[rank].popitem(last=True)",
         "test_waiters_of_one_lane_are_served_in_order",
     ),
     lanes(
@@ -98,7 +98,7 @@ MUTANTS = (
     ),
     lanes(
         "Callers that went away are passed over",
-        "if waiter.signal.done():\n                continue", "",
+        "if waiter.signal.done():\n                continue\n            if waiter.deadline is not None", "if waiter.deadline is not None",
         "test_waiters_that_went_away_are_dropped_silently",
     ),
     lanes(
@@ -169,7 +169,7 @@ MUTANTS = (
     ),
     state(
         "Newcomers queue behind waiters: a freed slot goes to the queue first",
-        "waiter = self.lanes.next(now, expired)\n        actions", "waiter = None\n        actions",
+        "waiter = self.lanes.next(now, expired)\n            actions", "waiter = None\n            actions",
         "test_a_released_connection_reaches_the_waiter_before_its_connect_does",
     ),
     state(
@@ -211,23 +211,24 @@ MUTANTS = (
     ),
     shell(
         "An open transaction is rolled back even when no reset was asked for", "_pool.py",
-        "if lease.needs_reset or con.is_in_transaction():", "if lease.needs_reset:",
+        "EVERYTHING if con.is_in_transaction() else lease.reset", "lease.reset",
         "test_pool_connections.py::test_a_release_resets_the_session_unless_nothing_needs_it",
     ),
     shell(
         "A reset is bounded in time", "_lease.py",
-        "async with asyncio.timeout(limit):\n            await con.reset()", "await con.reset()",
+        "async with asyncio.timeout(limit):\n            if reset.action", "if True:\n            if reset.action",
         "test_pool_connections.py::test_a_reset_that_hangs_frees_the_slot_at_its_bound",
     ),
     shell(
         "A second release changes nothing", "_pool.py",
-        "if lease.is_released:\n            raise self._misused()\n        lease.is_released = True\n        slot, con",
+        "if lease.is_released:\n            self._given_back(lease)\n            return\n        lease.is_released = True\n        "
+        "if lease.holding is not None:\n            self._custody.returned(lease)\n        slot, con",
         "slot, con",
         "test_pool_callers.py::test_a_second_release_is_an_error_and_changes_nothing",
     ),
     shell(
         "A reset whose caller was cancelled is finished", "_pool.py",
-        "                self._keeper.finish_release(slot, limit)\n", "",
+        "            self._keeper.finish_release(slot, limit)\n", "",
         "test_pool_connections.py::test_a_release_cancelled_during_the_reset_is_finished_in_the_background",
     ),
     shell(
