@@ -98,7 +98,8 @@ MUTANTS = (
     ),
     lanes(
         "Callers that went away are passed over",
-        "if waiter.signal.done():\n                continue\n            if waiter.deadline is not None", "if waiter.deadline is not None",
+        "if waiter.signal.done():\n                continue\n            if waiter.deadline is not None",
+        "if waiter.deadline is not None",
         "test_waiters_that_went_away_are_dropped_silently",
     ),
     lanes(
@@ -221,7 +222,8 @@ MUTANTS = (
     ),
     shell(
         "A second release changes nothing", "_pool.py",
-        "if lease.is_released:\n            self._given_back(lease)\n            return\n        lease.is_released = True\n        "
+        "if lease.is_released:\n            self._given_back(lease)\n            return\n"
+        "        lease.is_released = True\n        "
         "if lease.holding is not None:\n            self._custody.returned(lease)\n        slot, con",
         "slot, con",
         "test_pool_callers.py::test_a_second_release_is_an_error_and_changes_nothing",

@@ -195,7 +195,7 @@ async def test_load_whose_session_is_killed_leaves_nothing_and_the_next_one_does
                 )
             )
 
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
         await load(migrated_db, **SMALL, progress=kill)
     assert await killed[0] == 1
     await con.close()

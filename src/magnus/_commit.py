@@ -123,8 +123,12 @@ def _judge_tag(tag: str, *, is_unreplicated: bool) -> None:
 
 
 def _is_unfit(error: BaseException) -> bool:
-    # The server's farewell was read, the end of the stream was not: the driver refuses before it writes.
-    return isinstance(error, asyncpg.InternalClientError) and str(error).startswith("cannot switch to state")
+    # The driver refuses before it writes: the connection was closed meanwhile, or the server's farewell was read and
+    # the end of the stream was not.
+    text = str(error)
+    if isinstance(error, asyncpg.InternalClientError):
+        return text.startswith("cannot switch to state")
+    return isinstance(error, asyncpg.InterfaceError) and text == "connection is closed"
 
 
 def _is_definite(error: BaseException, con: Connection) -> bool:

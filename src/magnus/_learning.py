@@ -60,6 +60,12 @@ class Learner:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def forked(self) -> None:
+        """
+        Forget the reading, in a child process: it belongs to the parent's event loop.
+        """
+        self._task = None
+
     async def _keep(self) -> None:
         while True:
             self._wake.clear()

@@ -24,7 +24,7 @@ from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import PoolWarmed, WarmupFailed
-from magnus.pool import Pool
+from magnus.pool import Pool, watch_forks
 from magnus.retry import Progress, Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.transaction import Transaction, on_lease
@@ -153,6 +153,7 @@ class Database(Statements):
         control.start()
         if self._learner is not None:
             self._learner.knowledge.doubted()  # whatever was known is from before
+            watch_forks(self._learner)
             self._learner.start()
 
     async def close(self, timeout: float = 10.0) -> None:
