@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --all-extras --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test check mutants bench bench-pool lock clean
+.PHONY: help install system-packages pg-matrix demo test coverage check mutants bench bench-pool lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: $(VENV)/.run  ## start PostgreSQL, load AVA's data, serve on http://127.0.
 
 test: $(VENV)/.dev  ## the whole test suite
 	$(BIN)/pytest
+
+coverage: $(VENV)/.dev  ## the suite without its slow campaigns, and which lines and branches it reached
+	$(BIN)/pytest -m "not slow" --cov --cov-report=term
 
 check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
