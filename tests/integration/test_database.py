@@ -325,7 +325,7 @@ async def test_the_probe_does_not_need_the_pool(db):
 async def test_a_lost_control_connection_is_noticed_at_once(dsn):
     """The probes are an hour apart; the loss is seen when it happens, and mended."""
     seen = []
-    config = DatabaseConfig(dsn=dsn, min_pool_size=0, max_pool_size=1, health_check_interval=3600.0, reset="always")
+    config = DatabaseConfig(dsn=dsn, min_pool_size=0, max_pool_size=1, health_check_interval=3600.0)
     async with Database(config, observers=[seen.append]) as db:
         other = await asyncpg.connect(dsn)
         await other.execute(
