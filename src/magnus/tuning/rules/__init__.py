@@ -1,0 +1,1 @@
+"""Rules, one file a group: facts -> recommendations with formula, reason and source; pure."""

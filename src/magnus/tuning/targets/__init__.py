@@ -1,0 +1,1 @@
+"""One plan, several outputs, one file each: Plan -> text; pure."""
