@@ -64,6 +64,7 @@ class Change:
         context: When it takes effect.
         reason: Why, in one sentence.
         source: The formula or the document that the value comes from.
+        unit: For a setting: the unit that pg_settings counts it in.
         cost: What it costs, in words: memory, disk, log volume.
         group: "memory", "wal", "planner", …
         quick_win: Names of the groups that it belongs to: "quick-win-10".
@@ -80,6 +81,7 @@ class Change:
     undo: tuple[str, ...]
     database: str | None = None
     role: str | None = None
+    unit: str = ""
     context: Context = Context.NOW
     reason: str = ""
     source: str = ""

@@ -1,4 +1,4 @@
-"""One setting as pg_settings shows it: its value, when a change takes effect, and which values the server would take."""
+"""One setting as pg_settings shows it: its value, when a change takes effect, which values the server would take."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Setting:
         """
         Whether the value is a number, with or without a unit.
         """
-        return self.vartype in {"integer", "real"}
+        return self.vartype in {"integer", "real"} and self.name not in _OCTAL
 
     @property
     def in_auto_conf(self) -> bool:
@@ -108,7 +108,11 @@ class Setting:
         The value with its unit, fit for people and for ALTER SYSTEM: "128MB".
         """
         found = self.amount
-        return self.value if found is None else self.write(found)
+        if found is None or not self.unit:
+            return self.value
+        if self.vartype == "real":
+            return f"{self.value}{self.unit}" if found > 0 else self.value
+        return self.write(found)
 
     def read(self, text: str) -> float | None:
         """
@@ -173,6 +177,7 @@ class Setting:
         return "any" if text is None else f"{text}{f' ({self.unit})' if self.unit else ''}"
 
 
+_OCTAL: Final = frozenset({"data_directory_mode", "log_file_mode", "unix_socket_permissions"})  # shown as 0700
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
     **dict.fromkeys(("on", "true", "yes", "1", "t", "y"), True),
     **dict.fromkeys(("off", "false", "no", "0", "f", "n"), False),
