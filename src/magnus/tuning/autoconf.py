@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 FILE = "postgresql.auto.conf"
 
+# Lists whose items PostgreSQL quotes one by one (GUC_LIST_QUOTE; no view shows the flag, pg_dump has the same table):
+# for an empty one ALTER SYSTEM SET writes a list of one empty name, and the next start fails.
+QUOTED_LISTS = frozenset({
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+})
+
 _LINE = re.compile(
     r"\s*(?P<name>[A-Za-z_][\w$.]*)\s*=?\s*(?:'(?P<quoted>(?:[^'\\\n]|''|\\.)*)'|(?P<bare>[^\s'#]+))\s*(?:#.*)?\Z"
 )

@@ -1,0 +1,188 @@
+"""What has to be known of a server before, while and after it is changed: identity, before-images, read-back."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from magnus.tuning import autoconf, local
+from magnus.tuning.facts import Extension, Permissions, RoleSetting, Server, Setting, Standby
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+_IDENTITY: Final = """
+SELECT current_setting('server_version_num')::int AS version_num, current_database() AS database,
+       (SELECT system_identifier FROM pg_control_system())::text AS system_identifier,
+       pg_is_in_recovery() AS is_standby, current_setting('cluster_name') AS cluster_name,
+       current_setting('port')::int AS port, pg_backend_pid() AS pid, current_user AS role,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
+       pg_has_role('pg_monitor', 'MEMBER') AS is_monitor,
+       inet_server_addr()::text AS address, current_setting('data_directory', true) AS data_directory,
+       current_setting('config_file', true) AS config_file,
+       pg_postmaster_start_time()::text AS postmaster_started,
+       has_function_privilege('pg_reload_conf()', 'EXECUTE') AS can_reload,
+       has_database_privilege(current_database(), 'CREATE') AS can_create,
+       coalesce(current_setting('allow_alter_system', true), 'on') = 'on' AS allow_alter_system,
+       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::int
+           AS sessions
+"""
+_SETTINGS: Final = "SELECT * FROM pg_settings"
+_ROLE_SETTINGS: Final = """
+SELECT r.rolname, d.datname, unnest(s.setconfig) AS item FROM pg_db_role_setting s
+LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
+"""
+_STANDBYS: Final = "SELECT application_name, client_addr::text, state, sync_state FROM pg_stat_replication"
+_EXTENSIONS: Final = """
+SELECT a.name, e.extversion, a.default_version, n.nspname FROM pg_available_extensions a
+LEFT JOIN pg_extension e ON e.extname = a.name LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
+"""
+_TABLES: Final = """
+SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+"""
+_PARAMETERS: Final = """
+SELECT name FROM pg_settings WHERE context <> 'internal' AND has_parameter_privilege(name, 'ALTER SYSTEM')
+"""
+
+
+async def server(con: Connection, host: str) -> Server:
+    """
+    Read the server's identity, settings and what a plan's changes touch in the session's own database.
+    """
+    seen = await con.fetchrow(_IDENTITY)
+    assert seen is not None, "a query without FROM has one row"
+    superuser = bool(seen["is_superuser"])
+    grants = frozenset() if superuser else frozenset(row[0] for row in await con.fetch(_PARAMETERS))
+    return Server(
+        version_num=seen["version_num"],
+        system_identifier=seen["system_identifier"],
+        host=host,
+        port=seen["port"],
+        database=seen["database"],
+        data_directory=seen["data_directory"],
+        config_file=seen["config_file"],
+        cluster_name=seen["cluster_name"],
+        is_standby=seen["is_standby"],
+        standbys=tuple(Standby(*row) for row in await con.fetch(_STANDBYS)),
+        sessions=seen["sessions"],
+        is_local=is_local(seen["address"], seen["pid"]),
+        allow_alter_system=seen["allow_alter_system"],
+        permissions=Permissions(
+            role=seen["role"],
+            is_superuser=superuser,
+            is_monitor=seen["is_monitor"],
+            alter_system=grants,
+            can_reload=seen["can_reload"],
+            can_create=seen["can_create"],
+        ),
+        settings=MappingProxyType(await settings(con)),
+        role_settings=await role_settings(con),
+        extensions=MappingProxyType({seen["database"]: await extensions(con)}),
+        tables=MappingProxyType({seen["database"]: await tables(con)}),
+        postmaster_started=seen["postmaster_started"],
+    )
+
+
+def is_local(address: str | None, pid: int) -> bool:
+    """
+    Say whether the session's server runs on this machine: reached by socket or loopback, and its process is here.
+    """
+    near = address is None or address.split("/")[0].startswith("127.") or address.split("/")[0] == "::1"
+    return near and local.is_backend_here(pid)
+
+
+async def settings(con: Connection) -> dict[str, Setting]:
+    """
+    Read pg_settings.
+    """
+    return {row["name"]: _setting(row) for row in await con.fetch(_SETTINGS)}
+
+
+def _setting(row: Mapping[str, Any]) -> Setting:
+    return Setting(
+        name=row["name"],
+        value=row["setting"],
+        unit=row["unit"],
+        context=row["context"],
+        vartype=row["vartype"],
+        source=row["source"],
+        sourcefile=row["sourcefile"],
+        sourceline=row["sourceline"],
+        boot_val=row["boot_val"],
+        reset_val=row["reset_val"],
+        min_val=row["min_val"],
+        max_val=row["max_val"],
+        enumvals=tuple(row["enumvals"] or ()),
+        pending_restart=row["pending_restart"],
+    )
+
+
+async def role_settings(con: Connection) -> tuple[RoleSetting, ...]:
+    """
+    Read what ALTER ROLE … SET and ALTER DATABASE … SET have left.
+    """
+    found = []
+    for row in await con.fetch(_ROLE_SETTINGS):
+        name, _, value = row["item"].partition("=")
+        found.append(RoleSetting(row["rolname"], row["datname"], name, value))
+    return tuple(found)
+
+
+async def extensions(con: Connection) -> tuple[Extension, ...]:
+    """
+    Read the extensions of the session's database, and those it could have.
+    """
+    return tuple(Extension(*row) for row in await con.fetch(_EXTENSIONS))
+
+
+async def tables(con: Connection) -> frozenset[str]:
+    """
+    Read the names of the session's database's tables.
+    """
+    return frozenset(row[0] for row in await con.fetch(_TABLES))
+
+
+async def auto_conf(con: Connection, site: local.Site | None) -> bytes | None:
+    """
+    Read postgresql.auto.conf: from this machine's disk, or through the server; None without the right to either.
+    """
+    if site is not None:
+        try:
+            return site.auto_conf.read_bytes()
+        except OSError:
+            pass  # the server itself may read it
+    try:
+        found: bytes = await con.fetchval("SELECT pg_read_binary_file($1)", autoconf.FILE)
+    except asyncpg.InsufficientPrivilegeError:
+        return None
+    return found
+
+
+async def file_settings(con: Connection) -> tuple[tuple[str, str, str], ...] | None:
+    """
+    Read every setting of every configuration file in the order that counts: name, value, file. None without the right.
+    """
+    try:
+        rows = await con.fetch("SELECT lower(name), setting, sourcefile FROM pg_file_settings ORDER BY seqno")
+    except asyncpg.InsufficientPrivilegeError:
+        return None
+    return tuple((row[0], row[1], row[2]) for row in rows if row[0] is not None and row[1] is not None)
+
+
+async def file_errors(con: Connection) -> tuple[str, ...] | None:
+    """
+    Return the errors of the configuration files, which make a reload do nothing. None without the right to see them.
+
+    "setting could not be applied" is shown for good settings that wait for a restart, too.
+    """
+    sql = "SELECT sourcefile, sourceline, error FROM pg_file_settings WHERE error IS NOT NULL ORDER BY seqno"
+    try:
+        rows = await con.fetch(sql)
+    except asyncpg.InsufficientPrivilegeError:
+        return None
+    return tuple(f"{row[0]} line {row[1]}: {row[2]}" for row in rows if row[2] != "setting could not be applied")

@@ -1,0 +1,88 @@
+"""Single connections to the server that is tuned: without the limits of a service, named for what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from magnus import _driver
+from magnus.config import DatabaseConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+# A change may wait shortly for a lock and never holds up a queue behind it; a build of an index may take hours.
+_GUARDS: Final[Mapping[str, str]] = {
+    "statement_timeout": "0",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "60s",
+    "search_path": "pg_catalog",
+}
+# Answers of a server that is alive: it knows us, but has no room.
+_ALIVE: Final = frozenset({"53300", "53400"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """
+    How to get to the server: the operator's connection string, or the environment's.
+    """
+
+    dsn: str | None
+    environ: Mapping[str, str]
+    application_name: str = "magnus"
+
+    def config(self) -> DatabaseConfig:
+        """
+        Return the settings to connect with.
+
+        Raises:
+            ConfigError: an impossible connection string or variable.
+        """
+        given: dict[str, Any] = {} if self.dsn is None else {"dsn": self.dsn}
+        return DatabaseConfig.from_environ(self.environ, **given).replace(application_name=self.application_name)
+
+    async def connect(self, *, database: str | None = None) -> Connection:
+        """
+        Open a connection of one's own, to another database of the server if that is named.
+
+        Raises:
+            ConnectError: the server cannot be reached, or refuses.
+        """
+        config = self.config()
+        arguments = config.connect_arguments(self.environ)
+        arguments["server_settings"] = {**arguments["server_settings"], **_GUARDS}
+        if database is not None:
+            arguments["database"] = database
+        try:
+            async with asyncio.timeout(config.connect_timeout):
+                return await _driver.driver_connect(**arguments)
+        except Exception as error:  # noqa: BLE001  # named here
+            found = _driver.connect_error(error)
+            raise found from found.__cause__
+
+    async def is_alive(self) -> bool:
+        """
+        Say whether a new session can be opened and answers; a full server counts as alive.
+        """
+        try:
+            con = await self.connect()
+        except Exception as error:  # noqa: BLE001  # whatever it is, no session can be opened
+            return getattr(error, "sqlstate", None) in _ALIVE
+        try:
+            async with asyncio.timeout(5.0):
+                return bool(await con.fetchval("SELECT true"))
+        except Exception:  # noqa: BLE001  # as above
+            return False
+        finally:
+            con.terminate()
+
+    @classmethod
+    def from_environ(cls, dsn: str | None) -> Reach:
+        return cls(dsn, dict(os.environ))
