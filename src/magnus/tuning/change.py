@@ -50,7 +50,7 @@ class Change:
         after: What will be there; None: nothing.
         before_source: For a setting: pg_settings.source at planning time, "default", "configuration file", …
         before_file: For a setting: the file that gives `before`, when it can be seen.
-        sql: In order, each sent on its own and outside of a transaction block; one may be a script of several statements.
+        sql: In order, each sent on its own and outside of a transaction block; one may be a script of several.
         undo: The same, to take the change back.
         context: When it takes effect.
         reason: Why, in one sentence.

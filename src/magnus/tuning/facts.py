@@ -198,10 +198,11 @@ class Server:
 
     def amount(self, name: str) -> float | None:
         """
-        Return a setting as bytes, milliseconds or a plain number; None when this version lacks it.
+        Return a setting, as it will be after the next restart, as bytes, milliseconds or a plain number; None when this
+        version lacks it.
         """
         setting = self.settings.get(name)
-        return None if setting is None else setting.amount
+        return None if setting is None else setting.next.amount
 
     def extension(self, name: str, database: str | None = None) -> Extension | None:
         """
