@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from magnus.errors import ApplyRefused, ConfigError, PlanStale
 from magnus.tuning import quoting
 from magnus.tuning.autoconf import QUOTED_LISTS
-from magnus.tuning.plan import Kind, State, current, diff, identity_differences
+from magnus.tuning.change import Kind
+from magnus.tuning.plan import State, current, diff, identity_differences
 from magnus.tuning.setting import Context, split_list
 
 if TYPE_CHECKING:
@@ -147,13 +149,20 @@ def refusals(change: Change, server: Server, plan: Plan) -> list[str]:
         return [f"{change.id}: its SQL does not do what the change says ({' '.join(change.sql)[:120]}); plan again"]
     if change.kind in {Kind.SETTING, Kind.ROLE_SETTING}:
         return [f"{change.id}: {reason}" for reason in _of_setting(change, server, plan)]
-    if change.kind is Kind.EXTENSION and change.name not in {
-        item.name for item in server.extensions.get(change.database or server.database, ())
-    }:
+    if change.kind is Kind.EXTENSION:
+        return _of_extension(change, server)
+    return _of_object(change) if expected is None else []
+
+
+def _of_extension(change: Change, server: Server) -> list[str]:
+    known = server.extensions.get(change.database or server.database)
+    if known is not None and change.name not in {item.name for item in known} | set(server.available_extensions):
         return [f"{change.id}: this server has no extension {change.name}; install its package on the server's machine"]
-    if expected is None:
-        return _of_object(change)
-    return []
+    name = re.escape(change.name)
+    form = rf"(CREATE EXTENSION( IF NOT EXISTS)?|ALTER EXTENSION) (\"{name}\"|{name})( UPDATE|( WITH)? SCHEMA [\w\"]+)?;?"
+    if all(re.fullmatch(form, statement.strip(), re.IGNORECASE) for statement in change.sql):
+        return []
+    return [f"{change.id}: its SQL does more than make the extension ({' '.join(change.sql)[:120]}); plan again"]
 
 
 _OBJECT_HEADS: Final = ("create table ", "create index ", "create unique index ", "comment on ", "alter table ")

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from magnus.errors import ApplyFailed, ConfigError, MagnusError, TuningError
+from magnus.errors import ApplyFailed, ConfigError, ConnectError, TuningError
 from magnus.tuning import admission, autoconf, look
-from magnus.tuning.plan import Kind, canonical
+from magnus.tuning.change import Kind
+from magnus.tuning.plan import canonical
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from magnus.tuning.facts import Server
     from magnus.tuning.journal import Journal
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # One operator at a time on one cluster. Advisory locks belong to a database, so pg_locks is asked about all of them.
 LOCK_KEY: Final = 7_236_840_011
 _IN_FORCE_LIMIT: Final = 15.0
+_LOCK_PATIENCE: Final = 3.0
 _POLL: Final = 0.05
 _OTHERS: Final = """
 SELECT l.pid, coalesce(a.usename, '?') AS role, coalesce(host(a.client_addr), 'a socket') AS address
@@ -81,7 +83,13 @@ class Session:
         Run one statement outside of a transaction block. The extended protocol takes no second one.
         """
         con = await self.on(database)
-        await con.fetch(statement)
+        # Our own queries see pg_catalog only; what is made without a schema goes where psql would put it.
+        await con.fetch("SELECT pg_catalog.set_config('search_path', 'public', false)")
+        try:
+            await con.fetch(statement)
+        finally:
+            if not con.is_closed():
+                await con.fetch("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")
 
     async def close(self) -> None:
         for con in (*self._others.values(), self.con):
@@ -100,17 +108,23 @@ class Session:
 
 async def take_lock(con: Connection) -> None:
     """
-    Take the cluster's advisory lock for as long as the connection lives.
+    Take the cluster's advisory lock for as long as the connection lives. The session of a magnus that was just killed
+    gets some seconds to go.
 
     Raises:
         Locked: naming who has it.
     """
-    await con.fetchval("SELECT pg_try_advisory_lock_shared($1)", LOCK_KEY)
-    others = await con.fetch(_OTHERS, LOCK_KEY)
-    if others:
+    limit = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        await con.fetchval("SELECT pg_try_advisory_lock_shared($1)", LOCK_KEY)
+        others = await con.fetch(_OTHERS, LOCK_KEY)
+        if not others:
+            return
         await con.fetchval("SELECT pg_advisory_unlock_shared($1)", LOCK_KEY)
-        who = ", ".join(f"process {row['pid']}, role {row['role']} from {row['address']}" for row in others)
-        raise Locked(f"another magnus is changing this server ({who}); wait for it, nothing was changed")
+        if time.monotonic() > limit:
+            who = ", ".join(f"process {row['pid']}, role {row['role']} from {row['address']}" for row in others)
+            raise Locked(f"another magnus is changing this server ({who}); wait for it, nothing was changed")
+        await asyncio.sleep(_POLL * (1 + secrets.randbelow(4)))
 
 
 @contextlib.asynccontextmanager
@@ -297,8 +311,7 @@ class Runner:
         if not settings:
             return
         self.journal.write("reload", self.run)
-        await self.session.con.fetchval("SELECT pg_reload_conf()")
-        missing = await in_force(self.session, {c.name: c.after for c in settings})
+        missing = await reload(self.session, {c.name: c.after for c in settings})
         if missing:
             raise ApplyFailed("; ".join(missing), applied=tuple(self.made))
 
@@ -317,27 +330,38 @@ def _guessed(row: dict[str, Any] | None) -> tuple[str | None, bool]:
     return (f"{row['setting']}{unit}" if unit and not unit[0].isdigit() else row["setting"]), True
 
 
-async def in_force(session: Session, wanted: dict[str, str | None]) -> list[str]:
+async def reload(session: Session, wanted: Mapping[str, str | None]) -> list[str]:
     """
-    Wait until new sessions see these values (None: whatever is there), or until restart-level ones are pending.
-
-    Returns what is still missing at the limit, one sentence each.
+    Reload the configuration and say what of it new sessions do not see (None: whatever the files say), one sentence
+    each. `pg_reload_conf` answers true in any case and long before anything happens.
     """
-    limit = time.monotonic() + _IN_FORCE_LIMIT
-    missing: list[str] = []
-    while True:
-        try:
-            missing = await _missing(session, wanted)
-        except MagnusError as error:
-            missing = [f"new sessions are refused since the reload: {error}"]
-        if not missing or time.monotonic() > limit:
-            break
-        await asyncio.sleep(_POLL)
-    errors = await look.file_errors(session.con) if missing else None
-    return [*(errors or ()), *missing]
+    try:
+        before = await _load_time(session)
+        await session.con.fetchval("SELECT pg_reload_conf()")
+        limit = time.monotonic() + _IN_FORCE_LIMIT
+        while await _load_time(session) <= before:
+            if time.monotonic() > limit:
+                errors = await look.file_errors(session.con)
+                return ["the server did not take the reloaded files", *(errors or ("see its log",))]
+            await asyncio.sleep(_POLL)
+        return await _missing(session, wanted)
+    except ConnectError as error:
+        return [f"new sessions are refused: {error}"]
 
 
-async def _missing(session: Session, wanted: dict[str, str | None]) -> list[str]:
+async def _load_time(session: Session) -> datetime:
+    """
+    Ask a new session, which has what the postmaster has, when the files were last taken.
+    """
+    con = await session.reach.connect()
+    try:
+        found: datetime = await con.fetchval("SELECT pg_conf_load_time()")
+    finally:
+        con.terminate()
+    return found
+
+
+async def _missing(session: Session, wanted: Mapping[str, str | None]) -> list[str]:
     con = await session.reach.connect()
     try:
         found = await look.settings(con)
