@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from magnus import _sqltext
 from magnus.errors import ApplyRefused, ConfigError, PlanStale
 from magnus.tuning import quoting
 from magnus.tuning.autoconf import QUOTED_LISTS
@@ -14,7 +15,7 @@ from magnus.tuning.plan import State, current, diff, identity_differences
 from magnus.tuning.setting import Context, split_list
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from magnus.tuning.facts import Server
     from magnus.tuning.plan import Change, Plan
@@ -64,10 +65,22 @@ class Admitted:
 
 
 def admit(
-    plan: Plan, server: Server, *, entries: Mapping[str, str] | None, are_standbys_ready: bool = False
+    plan: Plan,
+    server: Server,
+    *,
+    entries: Mapping[str, str] | None,
+    scripts: frozenset[str] = frozenset(),
+    are_standbys_ready: bool = False,
 ) -> Admitted:
     """
-    Compare a plan with the server. `entries`: what postgresql.auto.conf holds, None when that cannot be seen.
+    Compare a plan with the server.
+
+    Args:
+        plan: With a digest that was checked.
+        server: As it is now.
+        entries: What postgresql.auto.conf holds, None when that cannot be seen.
+        scripts: The SQL that ships with magnus and may make tables.
+        are_standbys_ready: The operator says that the standbys have the settings that must be raised there first.
 
     Raises:
         PlanStale: the server is another one, or a value is neither the one planned from nor the one planned for.
@@ -76,7 +89,7 @@ def admit(
     differences = identity_differences(plan, server)
     if differences:
         raise PlanStale(plan.digest, differences)
-    reasons = [reason for change in plan.changes for reason in refusals(change, server, plan)]
+    reasons = [reason for change in plan.changes for reason in refusals(change, server, plan, scripts)]
     reasons = [*_of_server(plan, server), *reasons]
     if not are_standbys_ready:
         reasons += _of_standbys(plan, server)
@@ -135,7 +148,7 @@ def _raises(change: Change, server: Server) -> bool:
     return wanted is not None and now is not None and wanted > now
 
 
-def refusals(change: Change, server: Server, plan: Plan) -> list[str]:
+def refusals(change: Change, server: Server, plan: Plan, scripts: frozenset[str] = frozenset()) -> list[str]:
     """
     Return the reasons why one change must not be made on this server.
     """
@@ -151,7 +164,7 @@ def refusals(change: Change, server: Server, plan: Plan) -> list[str]:
         return [f"{change.id}: {reason}" for reason in _of_setting(change, server, plan)]
     if change.kind is Kind.EXTENSION:
         return _of_extension(change, server)
-    return _of_object(change) if expected is None else []
+    return _of_object(change, scripts) if expected is None else []
 
 
 def _of_extension(change: Change, server: Server) -> list[str]:
@@ -159,22 +172,49 @@ def _of_extension(change: Change, server: Server) -> list[str]:
     if known is not None and change.name not in {item.name for item in known} | set(server.available_extensions):
         return [f"{change.id}: this server has no extension {change.name}; install its package on the server's machine"]
     name = re.escape(change.name)
-    form = rf"(CREATE EXTENSION( IF NOT EXISTS)?|ALTER EXTENSION) (\"{name}\"|{name})( UPDATE|( WITH)? SCHEMA [\w\"]+)?;?"
+    form = (
+        rf"(CREATE EXTENSION( IF NOT EXISTS)?|ALTER EXTENSION) (\"{name}\"|{name})( UPDATE|( WITH)? SCHEMA [\w\"]+)?;?"
+    )
     if all(re.fullmatch(form, statement.strip(), re.IGNORECASE) for statement in change.sql):
         return []
     return [f"{change.id}: its SQL does more than make the extension ({' '.join(change.sql)[:120]}); plan again"]
 
 
-_OBJECT_HEADS: Final = ("create table ", "create index ", "create unique index ", "comment on ", "alter table ")
+_MAKES: Final = (("create", "table"), ("create", "index"), ("create", "unique"), ("comment", "on"))
+_RIGHTS: Final = frozenset({"select", "insert", "update", "delete", ",", "grant"})
 
 
-def _of_object(change: Change) -> list[str]:
+def _of_object(change: Change, scripts: frozenset[str]) -> list[str]:
     """
-    Tables and indexes carry their own statements: only those that make something are let through.
+    Tables and indexes carry their own SQL: a script that ships with magnus, or statements that only make something.
     """
-    if all(" ".join(statement.split()).lower().startswith(_OBJECT_HEADS) for statement in change.sql):
+    own = [sql for sql in change.sql if sql not in scripts]
+    statements_ = [tokens for sql in own for tokens in _sqltext.split(_sqltext.scan(sql).tokens)]
+    if all(tuple(tokens[:2]) in _MAKES or _is_grant(tokens) for tokens in statements_):
         return []
-    return [f"{change.id}: only CREATE TABLE, CREATE INDEX, COMMENT and ALTER TABLE may be in it; plan again"]
+    return [f"{change.id}: its SQL does more than make a table or an index; plan again with this version of magnus"]
+
+
+def _is_grant(tokens: Sequence[str]) -> bool:
+    """
+    Only rights on one table's rows.
+    """
+    place = list(tokens).index("on") if "on" in tokens else 0
+    return tokens[0] == "grant" and set(tokens[:place]) <= _RIGHTS and tokens[place + 1] == "table"
+
+
+def created(sql: Sequence[str]) -> tuple[str, ...]:
+    """
+    Return the names of the tables that a change's SQL creates, those without a schema in public.
+    """
+    found = []
+    for statement in sql:
+        for tokens in _sqltext.split(_sqltext.scan(statement).tokens):
+            if tokens[:2] == ["create", "table"]:
+                rest = tokens[5:] if tokens[2:5] == ["if", "not", "exists"] else tokens[2:]
+                names = [piece.removeprefix('"') for piece in rest[: rest.index("(") if "(" in rest else 3 : 2]]
+                found.append(".".join(names if len(names) > 1 else ["public", *names]))
+    return tuple(found)
 
 
 def statements(change: Change) -> tuple[str, ...] | None:

@@ -78,15 +78,16 @@ class Session:
             con = self._others[database] = await self.reach.connect(database=database)
         return con
 
-    async def run(self, statement: str, *, database: str | None = None) -> None:
+    async def run(self, statement: str, *, database: str | None = None, is_script: bool = False) -> None:
         """
-        Run one statement outside of a transaction block. The extended protocol takes no second one.
+        Run one statement outside of a transaction block (the extended protocol takes no second one), or a script,
+        which takes effect as a whole or not at all.
         """
         con = await self.on(database)
-        # Our own queries see pg_catalog only; what is made without a schema goes where psql would put it.
-        await con.fetch("SELECT pg_catalog.set_config('search_path', 'public', false)")
+        # Our own queries see pg_catalog only; what is made without a schema goes to public, as with psql.
+        await con.fetch("SELECT set_config('search_path', 'public', false)")
         try:
-            await con.fetch(statement)
+            await (con.execute(statement) if is_script else con.fetch(statement))
         finally:
             if not con.is_closed():
                 await con.fetch("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")
@@ -249,7 +250,8 @@ class Runner:
         self.journal.write("step", self.run, change=_as_json(change), image=image)
         try:
             for statement in change.sql:
-                await self.session.run(statement, database=change.database)
+                is_script = change.kind is Kind.TABLE
+                await self.session.run(statement, database=change.database, is_script=is_script)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ConfigError) as error:
             self.journal.write("failed", self.run, id=change.id, error=_words(error))
             raise ApplyFailed(
@@ -273,7 +275,8 @@ class Runner:
         if change.kind is Kind.EXTENSION:
             known = await look.extensions(con)
             return {"version": next((item.version for item in known if item.name == change.name), None)}
-        return {"exists": await con.fetchval("SELECT to_regclass($1) IS NOT NULL", change.name)}
+        names = admission.created(change.sql) or (look.place(change.name),)
+        return {"absent": [name for name in names if await con.fetchval("SELECT to_regclass($1)", name) is None]}
 
     async def _setting_image(self, name: str) -> dict[str, Any]:
         con = self.session.con
@@ -371,7 +374,12 @@ async def _missing(session: Session, wanted: Mapping[str, str | None]) -> list[s
     missing = []
     for name, value in wanted.items():
         setting = found.get(name)
-        if setting is None or value is None or name in outranked or setting.means(value) == setting.means(setting.value):
+        if (
+            setting is None
+            or value is None
+            or name in outranked
+            or setting.means(value) == setting.means(setting.value)
+        ):
             continue
         if setting.when is Context.RESTART and setting.pending_restart:
             continue

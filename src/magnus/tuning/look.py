@@ -144,7 +144,15 @@ async def tables(con: Connection) -> frozenset[str]:
     """
     Read the names of the session's database's tables.
     """
-    return frozenset(row[0] for row in await con.fetch(_TABLES))
+    found = {row[0] for row in await con.fetch(_TABLES)}
+    return frozenset(found | {name.removeprefix("public.") for name in found})
+
+
+def place(name: str) -> str:
+    """
+    Return a table's or index's name with its schema: public unless it says so.
+    """
+    return name if "." in name else f"public.{name}"
 
 
 async def auto_conf(con: Connection, site: local.Site | None) -> bytes | None:

@@ -22,7 +22,7 @@ from magnus.tuning.setting import Context, split_list
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from magnus.tuning.executor import Session
+    from magnus.tuning.executor import Connection, Session
     from magnus.tuning.journal import Journal
     from magnus.tuning.local import Site
     from magnus.tuning.setting import Setting
@@ -63,11 +63,10 @@ def _shown(value: str | None) -> str:
     return "not set" if value is None else repr(value)
 
 
-def of_target(runs: Iterable[Run], system_identifier: str, host: str, data: str | None, port: int) -> list[Run]:
+def of_target(runs: Iterable[Run], host: str, data: str | None, port: int) -> list[Run]:
     """
     Return the runs on this server of the cluster: the same data folder where it is known, else host and port.
     """
-    del system_identifier  # the journal is of one cluster
 
     def is_here(run: Run) -> bool:
         target = run.target
@@ -188,21 +187,29 @@ WHERE (classid, objid) NOT IN (SELECT classid, objid FROM members)
 
 
 async def _decide_relation(session: Session, made: Made) -> Step:
+    """
+    Drop what the change made and what is still there, unless it holds rows or others hang on it.
+    """
     con = await session.on(made.change["database"])
-    name = made.change["name"]
-    oid = await con.fetchval("SELECT to_regclass($1)::oid", name)
-    if oid is None or made.image["exists"]:
-        return Step(made, Decision(Verdict.IS_BACK), None)
-    what = "INDEX CONCURRENTLY" if made.change["kind"] == Kind.INDEX else "TABLE"
-    if what == "TABLE":
-        if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):  # noqa: S608 - quoted
-            why = "it holds rows, which are never dropped; empty or drop it by hand"
-            return Step(made, Decision(Verdict.CONFLICT, _GONE), "with rows", why=why)
-        hangs = await con.fetch(_HANGING, oid)
-        if hangs:
-            why = f"others use it: {', '.join(row[0] for row in hangs)}"
+    is_index = made.change["kind"] == Kind.INDEX
+    sql = []
+    for name in made.image["absent"]:
+        oid = await con.fetchval("SELECT to_regclass($1)::oid", name)
+        if oid is None:
+            continue
+        if not is_index and (why := await _why_kept(con, name, oid, made.image["absent"])):
             return Step(made, Decision(Verdict.CONFLICT, _GONE), "in use", why=why)
-    return Step(made, Decision(Verdict.PUT_BACK), "there", (f"DROP {what} {_qualified(name)}",))
+        sql.append(f"DROP {'INDEX CONCURRENTLY' if is_index else 'TABLE'} {_qualified(name)}")
+    if not sql:
+        return Step(made, Decision(Verdict.IS_BACK), None)
+    return Step(made, Decision(Verdict.PUT_BACK), "there", tuple(reversed(sql)))
+
+
+async def _why_kept(con: Connection, name: str, oid: int, ours: Sequence[str]) -> str:
+    if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):  # noqa: S608 - quoted
+        return f"{name} holds rows, which are never dropped; empty it, or drop it by hand"
+    hanging = [row[0] for row in await con.fetch(_HANGING, oid) if row[0] not in ours]
+    return f"others use it: {', '.join(hanging)}" if hanging else ""
 
 
 _HANGING: Final = """
@@ -214,7 +221,7 @@ UNION SELECT conrelid::regclass::text FROM pg_constraint WHERE confrelid = $1 AN
 
 
 def _qualified(name: str) -> str:
-    return ".".join(quoting.identifier(part) for part in name.split("."))
+    return ".".join(quoting.identifier(part) for part in look.place(name).split("."))
 
 
 def _named(step: Step, runs: Sequence[Run]) -> Step:
@@ -292,7 +299,9 @@ def _edit_here(site: Site | None, name: str, value: str | None) -> None:
 
 async def _waiting(session: Session, settings: Mapping[str, str | None]) -> tuple[str, ...]:
     found = await look.settings(session.con)
-    return tuple(name for name in settings if (s := found.get(name)) and s.when is Context.RESTART and s.pending_restart)
+    return tuple(
+        name for name in settings if (s := found.get(name)) and s.when is Context.RESTART and s.pending_restart
+    )
 
 
 async def put_back_bytes(session: Session, journal: Journal, steps: Sequence[Step]) -> bool | None:

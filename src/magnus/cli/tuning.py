@@ -1,0 +1,186 @@
+"""What the commands that change a server have in common: session, journal, identity, agreement, errors as one line."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from magnus import sql
+from magnus.cli import render
+from magnus.cli.answer import ExitCode, Failure
+from magnus.embedded import ClusterError
+from magnus.errors import (
+    ApplyRefused,
+    ConfigError,
+    ConnectError,
+    MagnusError,
+    NotReversible,
+    PlanStale,
+    PreflightFailed,
+)
+from magnus.tuning import autoconf, executor, look
+from magnus.tuning.journal import Author, Journal, JournalBroken, JournalBusy, JournalUnusable, default_folder
+from magnus.tuning.local import Site
+from magnus.tuning.reach import Reach
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from magnus.cli.answer import Answer
+    from magnus.tuning.executor import Session
+    from magnus.tuning.facts import Server
+    from magnus.tuning.plan import Plan
+
+_REFUSED: Final = (
+    PlanStale,
+    ApplyRefused,
+    PreflightFailed,
+    NotReversible,
+    executor.Locked,
+    JournalUnusable,
+    JournalBroken,
+    JournalBusy,
+)
+
+
+@contextlib.asynccontextmanager
+async def opened(dsn: str | None, environ: Mapping[str, str], name: str) -> AsyncIterator[Session]:
+    """
+    Open a session that holds the server's lock.
+
+    Raises:
+        ConnectError, Locked
+    """
+    reach = Reach(dsn, environ, name)
+    async with executor.opened(reach, site_of, render.progress) as session:
+        yield session
+
+
+def site_of(server: Server) -> Site | None:
+    """
+    Return the server's place on this machine; None when it is elsewhere, or not ours to touch.
+    """
+    if not server.is_local or server.data_directory is None:
+        return None
+    try:
+        site = Site.at(Path(server.data_directory))
+    except (ClusterError, OSError):
+        return None
+    return site if site.system_identifier == server.system_identifier else None
+
+
+async def entries(session: Session) -> Mapping[str, str] | None:
+    """
+    Return what postgresql.auto.conf holds, None when that cannot be seen.
+    """
+    content = await look.auto_conf(session.con, session.site)
+    return None if content is None else autoconf.values(content)
+
+
+def journal(session: Session, folder: Path | None, environ: Mapping[str, str]) -> Journal:
+    """
+    Return the journal of the session's cluster.
+    """
+    return journal_at(session.server.system_identifier, session.server.permissions.role, folder, environ)
+
+
+def journal_at(system_identifier: str, role: str, folder: Path | None, environ: Mapping[str, str]) -> Journal:
+    """
+    Return the journal of a cluster, and say so when its last line was never finished.
+    """
+    author = Author.here(role, metadata.version("magnus-db"), environ)
+    place = default_folder(environ) if folder is None else folder.expanduser().absolute()
+    found = Journal.open(place, system_identifier, author)
+    if found.torn:
+        lines = ", ".join(str(number) for number in found.torn)
+        render.progress(
+            f"note: the journal's line {lines} was never finished; what it meant is looked up on the server"
+        )
+    return found
+
+
+def name_of(server: Server) -> str:
+    """
+    Return the name that the operator types to agree: the cluster's, else the database's.
+    """
+    return server.cluster_name or server.database
+
+
+def identity(server: Server) -> str:
+    """
+    Say in one line which server this is.
+    """
+    kind = "STANDBY" if server.is_standby else f"PRIMARY, {len(server.standbys)} standbys"
+    where = f"{server.host}:{server.port}"
+    folder = f", {server.data_directory}" if server.data_directory else ""
+    head = f"{name_of(server)} {where} PostgreSQL {server.version} {kind}, {server.sessions} sessions"
+    return f"{head}, system {server.system_identifier}{folder}"
+
+
+def agreed(command: str, server: Server, name: str, *, is_agreed: bool, confirm: str | None) -> Failure | None:
+    """
+    Ask for the name to be typed, or check what the command line says instead; None: agreed.
+    """
+    if confirm is not None and confirm != name:
+        words = f"--confirm {confirm}, but this server is {name}"
+        return Failure(command, ExitCode.REFUSED, words, "nothing was changed")
+    if is_agreed:
+        if server.is_local or confirm == name:
+            return None
+        words = f"{server.host} is not this machine"
+        return Failure(command, ExitCode.REFUSED, words, f"with --yes, name it: --confirm {name}; nothing was changed")
+    answer = render.ask(f"Type the name to {command}: {name}\n>")
+    if answer is None:
+        return Failure(
+            command, ExitCode.REFUSED, "nobody is at the terminal to agree", "say --yes; nothing was changed"
+        )
+    if answer != name:
+        return Failure(command, ExitCode.REFUSED, "the name does not match", "nothing was changed")
+    return None
+
+
+async def guarded(command: str, call: Callable[[], Awaitable[Answer | Failure]]) -> Answer | Failure:
+    """
+    Turn what is expected to go wrong into one line, what to do, and the exit code.
+    """
+    try:
+        return await call()
+    except PlanStale as error:
+        return Failure(command, ExitCode.REFUSED, str(error), "make it again: magnus plan --out FILE")
+    except _REFUSED as error:
+        return Failure(command, ExitCode.REFUSED, str(error))
+    except ConnectError as error:
+        return Failure(command, ExitCode.UNREACHABLE, str(error), "check it with: magnus ping")
+    except ConfigError:
+        raise
+    except MagnusError as error:
+        return Failure(command, ExitCode.REFUSED, str(error))
+
+
+def expanded(plan: Plan, only: Sequence[str]) -> list[str]:
+    """
+    Return the ids of a plan's changes that these words name: ids, settings, groups, quick wins.
+
+    Raises:
+        ConfigError: a word names nothing in the plan.
+    """
+    found = []
+    for word in (part.strip() for item in only for part in item.split(",")):
+        ids = [c.id for c in plan.changes if word in {c.id, c.name, c.group, *c.quick_win}]
+        if not ids:
+            raise ConfigError("--only", word, f"names nothing in this plan ({', '.join(c.id for c in plan.changes)})")
+        found += ids
+    return list(dict.fromkeys(found))
+
+
+def scripts() -> frozenset[str]:
+    """
+    Return the scripts of this version of magnus that a plan may hold.
+    """
+    found = set()
+    for name in ("slow_query_log_install",):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(sql.text(name))
+    return frozenset(found)
