@@ -238,12 +238,16 @@ class ApplyFailed(TuningError):
     Attributes:
         change: The id of the change that failed, "" when it was not one change.
         applied: Ids of the changes of this run that are made and not taken back.
+        is_settled: The journal knows already how the run ended.
     """
 
-    def __init__(self, message: str, *, change: str = "", applied: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, message: str, *, change: str = "", applied: tuple[str, ...] = (), is_settled: bool = False
+    ) -> None:
         super().__init__(message)
         self.change = change
         self.applied = applied
+        self.is_settled = is_settled
 
 
 class NotReversible(TuningError):

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError, ConnectError, TuningError
-from magnus.tuning import admission, autoconf, look
+from magnus.tuning import admission, autoconf, guard, ledger, look
+from magnus.tuning.local import Site
 from magnus.tuning.change import Kind
 from magnus.tuning.plan import canonical
 from magnus.tuning.setting import Context
@@ -27,136 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from magnus.tuning.facts import Server
-    from magnus.tuning.journal import Journal
-    from magnus.tuning.local import Site
+    from magnus.tuning.journal import Entry, Journal
     from magnus.tuning.plan import Change, Plan
     from magnus.tuning.reach import Reach
+    from magnus.tuning.service import Service
 
     Connection = asyncpg.Connection[asyncpg.Record]
     Tell = Callable[[str], None]
-
-# One operator at a time on one cluster. Advisory locks belong to a database, so pg_locks is asked about all of them.
-LOCK_KEY: Final = 7_236_840_011
-_IN_FORCE_LIMIT: Final = 15.0
-_LOCK_PATIENCE: Final = 3.0
-_POLL: Final = 0.05
-_OTHERS: Final = """
-SELECT l.pid, coalesce(a.usename, '?') AS role, coalesce(host(a.client_addr), 'a socket') AS address
-FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'advisory' AND l.pid <> pg_backend_pid()
-  AND ((l.classid::bigint << 32) | l.objid::bigint) = $1 AND l.objsubid = 1
-"""
-
-
-class Locked(TuningError):
-    """
-    Another operator is changing this server at this moment.
-    """
-
-
-@dataclass(slots=True)
-class Session:
-    """
-    A held connection that has the cluster's advisory lock, and what was seen when it was opened.
-    """
-
-    reach: Reach
-    con: Connection
-    server: Server
-    site: Site | None
-    tell: Callable[[str], None]
-    _others: dict[str, Connection] = field(default_factory=dict)
-
-    async def on(self, database: str | None) -> Connection:
-        """
-        Return a connection to a database of this server; kept until the session is closed.
-        """
-        if database is None or database == self.server.database:
-            return self.con
-        con = self._others.get(database)
-        if con is None or con.is_closed():
-            con = self._others[database] = await self.reach.connect(database=database)
-        return con
-
-    async def run(self, statement: str, *, database: str | None = None, is_script: bool = False) -> None:
-        """
-        Run one statement outside of a transaction block (the extended protocol takes no second one), or a script,
-        which takes effect as a whole or not at all.
-        """
-        con = await self.on(database)
-        # Our own queries see pg_catalog only; what is made without a schema goes to public, as with psql.
-        await con.fetch("SELECT set_config('search_path', 'public', false)")
-        try:
-            await (con.execute(statement) if is_script else con.fetch(statement))
-        finally:
-            if not con.is_closed():
-                await con.fetch("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")
-
-    async def close(self) -> None:
-        for con in (*self._others.values(), self.con):
-            con.terminate()
-
-    async def reopen(self) -> None:
-        """
-        Open everything anew after a restart, with the lock.
-        """
-        await self.close()
-        self._others.clear()
-        self.con = await self.reach.connect()
-        await take_lock(self.con)
-        self.server = await look.server(self.con, self.server.host)
-
-
-async def take_lock(con: Connection) -> None:
-    """
-    Take the cluster's advisory lock for as long as the connection lives. The session of a magnus that was just killed
-    gets some seconds to go.
-
-    Raises:
-        Locked: naming who has it.
-    """
-    limit = time.monotonic() + _LOCK_PATIENCE
-    while True:
-        await con.fetchval("SELECT pg_try_advisory_lock_shared($1)", LOCK_KEY)
-        others = await con.fetch(_OTHERS, LOCK_KEY)
-        if not others:
-            return
-        await con.fetchval("SELECT pg_advisory_unlock_shared($1)", LOCK_KEY)
-        if time.monotonic() > limit:
-            who = ", ".join(f"process {row['pid']}, role {row['role']} from {row['address']}" for row in others)
-            raise Locked(f"another magnus is changing this server ({who}); wait for it, nothing was changed")
-        await asyncio.sleep(_POLL * (1 + secrets.randbelow(4)))
-
-
-@contextlib.asynccontextmanager
-async def opened(reach: Reach, find_site: Callable[[Server], Site | None], tell: Tell) -> AsyncIterator[Session]:
-    """
-    Connect, take the lock and look at the server.
-
-    Raises:
-        ConnectError, Locked
-    """
-    con = await reach.connect()
-    session = None
-    try:
-        await take_lock(con)
-        host = host_of(reach)
-        seen = await look.server(con, host)
-        session = Session(reach, con, seen, find_site(seen), tell)
-        yield session
-    finally:
-        if session is not None:
-            await session.close()
-        con.terminate()
-
-
-def host_of(reach: Reach) -> str:
-    """
-    Return the host as the operator names it, for people and for the journal.
-    """
-    hosts = reach.config().safe_dsn
-    return hosts.rpartition("@")[2].partition("/")[0].rpartition(":")[0] or reach.environ.get("PGHOST", "localhost")
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -164,11 +42,13 @@ class Options:
     What the operator asked for.
 
     Attributes:
-        restart: Restart the server when a change needs it.
+        service: How to restart the server when a change needs it; None: do not.
+        guard_timeout: Seconds for it to serve again, else the old settings are put back.
         reason: For the journal: a ticket, a sentence.
     """
 
-    restart: bool = False
+    service: Service | None = None
+    guard_timeout: float = 60.0
     reason: str = ""
 
 
@@ -333,60 +213,6 @@ def _guessed(row: dict[str, Any] | None) -> tuple[str | None, bool]:
     return (f"{row['setting']}{unit}" if unit and not unit[0].isdigit() else row["setting"]), True
 
 
-async def reload(session: Session, wanted: Mapping[str, str | None]) -> list[str]:
-    """
-    Reload the configuration and say what of it new sessions do not see (None: whatever the files say), one sentence
-    each. `pg_reload_conf` answers true in any case and long before anything happens.
-    """
-    try:
-        before = await _load_time(session)
-        await session.con.fetchval("SELECT pg_reload_conf()")
-        limit = time.monotonic() + _IN_FORCE_LIMIT
-        while await _load_time(session) <= before:
-            if time.monotonic() > limit:
-                errors = await look.file_errors(session.con)
-                return ["the server did not take the reloaded files", *(errors or ("see its log",))]
-            await asyncio.sleep(_POLL)
-        return await _missing(session, wanted)
-    except ConnectError as error:
-        return [f"new sessions are refused: {error}"]
-
-
-async def _load_time(session: Session) -> datetime:
-    """
-    Ask a new session, which has what the postmaster has, when the files were last taken.
-    """
-    con = await session.reach.connect()
-    try:
-        found: datetime = await con.fetchval("SELECT pg_conf_load_time()")
-    finally:
-        con.terminate()
-    return found
-
-
-async def _missing(session: Session, wanted: Mapping[str, str | None]) -> list[str]:
-    con = await session.reach.connect()
-    try:
-        found = await look.settings(con)
-        outranked = {s.name for s in await look.role_settings(con) if s.name in wanted}
-    finally:
-        con.terminate()
-    missing = []
-    for name, value in wanted.items():
-        setting = found.get(name)
-        if (
-            setting is None
-            or value is None
-            or name in outranked
-            or setting.means(value) == setting.means(setting.value)
-        ):
-            continue
-        if setting.when is Context.RESTART and setting.pending_restart:
-            continue
-        missing.append(f"{name} is {setting.text} for new sessions, not {value}")
-    return missing
-
-
 def _as_json(change: Change) -> dict[str, Any]:
     import json
 
@@ -418,19 +244,37 @@ async def apply(
         plan=plan.to_json(),
         digest=plan.digest,
         reason=options.reason,
-        restart=options.restart,
+        restart=options.service is not None,
         auto_conf=None if content is None else base64.b64encode(content).decode(),
     )
-    runner = Runner(session, journal, run)
-    first, late = waves(admitted.changes)
+    return await proceed(Runner(session, journal, run), admitted, options)
+
+
+async def proceed(runner: Runner, admitted: admission.Admitted, options: Options) -> Outcome:
+    """
+    Make changes in their waves, with the restarts between them that are asked for, and end the run.
+
+    Raises:
+        ApplyFailed: as `apply`.
+    """
+    rest, waiting = admitted.changes, tuple(id_.partition(":")[2] for id_ in admitted.waiting)
     try:
-        for change in first:
-            await runner.make(change)
-        await runner.reload(first)
+        while True:
+            wave, rest = waves(rest)
+            for change in wave:
+                await runner.make(change)
+            await runner.reload(wave)
+            waiting += tuple(c.name for c in wave if c.kind is Kind.SETTING and c.context is Context.RESTART)
+            if options.service is None or not waiting:
+                break
+            await restart(runner, options.service, waiting, options.guard_timeout)
+            waiting = ()
+            if not rest:
+                break
     except ApplyFailed as error:
-        journal.write("end", run, status="partly" if runner.made else "failed", error=str(error))
+        if not error.is_settled:
+            runner.journal.write("end", runner.run, status="partly" if runner.made else "failed", error=str(error))
         raise
-    waiting = tuple(c.name for c in first if c.kind is Kind.SETTING and c.context is Context.RESTART)
-    status = "waiting" if waiting or late else "applied"
-    journal.write("end", run, status=status)
-    return Outcome(run, status, tuple(runner.made), waiting, tuple(c.id for c in late))
+    status = "waiting" if waiting or rest else "applied"
+    runner.journal.write("end", runner.run, status=status)
+    return Outcome(runner.run, status, tuple(runner.made), waiting, tuple(c.id for c in rest))

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from magnus.tuning.local import Site
 
 _POLL: Final = 0.02
+# What a server is started with again; the rest of its environment may hold secrets and would be in the journal.
+_ENVIRONMENT: Final = frozenset({
+    "PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX",
+    "PG_OOM_ADJUST_FILE", "PG_OOM_ADJUST_VALUE", "PGDATA", "USER", "LOGNAME", "SHELL", "KRB5_KTNAME", "ICU_DATA",
+})  # fmt: skip
 _COMMAND_LIMIT: Final = 900.0
 _STOP_LIMIT: Final = 600.0
 # Who starts the server again by themselves, with settings of their own, when it is stopped behind their back.
@@ -121,9 +126,17 @@ def detect(site: Site, command: str | None = None) -> Service:
         os.fspath(site.data),
         argv=site.argv,
         account=account,
-        environ=site.environ,
+        environ=kept(site.environ),
         output=None if site.output is None else os.fspath(site.output),
     )
+
+
+def kept(environ: Mapping[str, str] | None) -> dict[str, str]:
+    """
+    Return the part of the running server's environment that it is started with again.
+    """
+    found = os.environ if environ is None else environ
+    return {name: value for name, value in found.items() if name in _ENVIRONMENT or name.startswith("LC_")}
 
 
 def _systemd(site: Site) -> Service | None:
