@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnus.tuning.admission import Admitted
-    from magnus.tuning.executor import Session
+    from magnus.tuning.session import Session
 
 _WHEN: Final[Mapping[str, str]] = {"now": "now", "new_sessions": "new sessions", "restart": "restart"}
 
@@ -52,6 +52,7 @@ async def apply(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure:
     """
     plan = _plan(wanted)
     async with tuning.opened(wanted.dsn, environ, "magnus apply") as session:
+        await session.see(change.database for change in plan.changes)
         entries = await tuning.entries(session)
         admitted = admission.admit(
             plan,
@@ -85,7 +86,7 @@ async def _make(
 ) -> Answer | Failure:
     journal = tuning.journal(session, wanted.journal, environ)
     journal.prepare()
-    options = executor.Options(restart=wanted.is_restarting, reason=wanted.reason)
+    options = executor.Options(tuning.service(session, wanted), wanted.guard_timeout, wanted.reason)
     with journal.exclusively():
         try:
             outcome = await executor.apply(session, plan, admitted, journal, options)

@@ -16,9 +16,9 @@ from magnus.tuning.local import Site
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from magnus.tuning.executor import Session
     from magnus.tuning.journal import Journal
     from magnus.tuning.ledger import Made, Run
+    from magnus.tuning.session import Session
     from magnus.tuning.undo import Step
 
 

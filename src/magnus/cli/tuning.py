@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from magnus import sql
 from magnus.cli import render
@@ -20,28 +20,33 @@ from magnus.errors import (
     PlanStale,
     PreflightFailed,
 )
-from magnus.tuning import autoconf, executor, look
+from magnus.tuning import autoconf, look
 from magnus.tuning.journal import Author, Journal, JournalBroken, JournalBusy, JournalUnusable, default_folder
 from magnus.tuning.local import Site
 from magnus.tuning.reach import Reach
+from magnus.tuning.service import NotRestartable, detect
+from magnus.tuning.session import Locked
+from magnus.tuning.session import opened as open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from magnus.cli.answer import Answer
-    from magnus.tuning.executor import Session
     from magnus.tuning.facts import Server
     from magnus.tuning.plan import Plan
+    from magnus.tuning.service import Service
+    from magnus.tuning.session import Session
 
 _REFUSED: Final = (
     PlanStale,
     ApplyRefused,
     PreflightFailed,
     NotReversible,
-    executor.Locked,
+    Locked,
     JournalUnusable,
     JournalBroken,
     JournalBusy,
+    NotRestartable,
 )
 
 
@@ -54,7 +59,7 @@ async def opened(dsn: str | None, environ: Mapping[str, str], name: str) -> Asyn
         ConnectError, Locked
     """
     reach = Reach(dsn, environ, name)
-    async with executor.opened(reach, site_of, render.progress) as session:
+    async with open_session(reach, site_of, render.progress) as session:
         yield session
 
 
@@ -184,3 +189,38 @@ def scripts() -> frozenset[str]:
         with contextlib.suppress(FileNotFoundError):
             found.add(sql.text(name))
     return frozenset(found)
+
+
+class Restarting(Protocol):
+    """
+    The arguments of a command that may restart the server.
+    """
+
+    @property
+    def is_restarting(self) -> bool: ...
+
+    @property
+    def restart_command(self) -> str | None: ...
+
+
+def service(session: Session, wanted: Restarting) -> Service | None:
+    """
+    Return how the server is restarted, None when that was not asked for.
+
+    Raises:
+        NotRestartable: it is on another machine, not ours to touch, or somebody else's to restart.
+    """
+    if not wanted.is_restarting:
+        return None
+    server = session.server
+    if not server.is_local:
+        raise NotRestartable(
+            f"{server.host} is not this machine, and magnus restarts nothing elsewhere: apply without --restart, "
+            "restart it there, then apply once more"
+        )
+    if session.site is None:
+        raise NotRestartable(
+            f"{server.data_directory or 'the data folder'} cannot be read, so nothing could be put back if the server "
+            "did not start: run as root or as the account that runs PostgreSQL"
+        )
+    return detect(session.site, wanted.restart_command)

@@ -6,35 +6,33 @@ the server together say how far it came.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextlib
+import json
 import secrets
-import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from magnus.errors import ApplyFailed, ConfigError, ConnectError, TuningError
-from magnus.tuning import admission, autoconf, guard, ledger, look
-from magnus.tuning.local import Site
+from magnus.errors import ApplyFailed, ConfigError
+from magnus.tuning import admission, autoconf, look
 from magnus.tuning.change import Kind
 from magnus.tuning.plan import canonical
+from magnus.tuning.restart import restart
+from magnus.tuning.session import reload
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
+    from magnus.tuning.change import Change
     from magnus.tuning.facts import Server
-    from magnus.tuning.journal import Entry, Journal
-    from magnus.tuning.plan import Change, Plan
-    from magnus.tuning.reach import Reach
+    from magnus.tuning.journal import Journal
+    from magnus.tuning.plan import Plan
     from magnus.tuning.service import Service
+    from magnus.tuning.session import Session
 
-    Connection = asyncpg.Connection[asyncpg.Record]
-    Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -214,8 +212,6 @@ def _guessed(row: dict[str, Any] | None) -> tuple[str | None, bool]:
 
 
 def _as_json(change: Change) -> dict[str, Any]:
-    import json
-
     found: dict[str, Any] = json.loads(canonical(asdict(change)))
     return found
 
@@ -267,7 +263,7 @@ async def proceed(runner: Runner, admitted: admission.Admitted, options: Options
             waiting += tuple(c.name for c in wave if c.kind is Kind.SETTING and c.context is Context.RESTART)
             if options.service is None or not waiting:
                 break
-            await restart(runner, options.service, waiting, options.guard_timeout)
+            await restart(runner.session, runner.journal, runner.run, options.service, waiting, options.guard_timeout)
             waiting = ()
             if not rest:
                 break

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from magnus.tuning import autoconf, local
-from magnus.tuning.facts import Extension, Permissions, RoleSetting, Server, Setting, Standby
+from magnus.tuning import autoconf, collect, local
+from magnus.tuning.facts import Extension, RoleSetting, Server, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
-_IDENTITY: Final = """
-SELECT current_setting('server_version_num')::int AS version_num, current_database() AS database,
-       (SELECT system_identifier FROM pg_control_system())::text AS system_identifier,
-       pg_is_in_recovery() AS is_standby, current_setting('cluster_name') AS cluster_name,
-       current_setting('port')::int AS port, pg_backend_pid() AS pid, current_user AS role,
-       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
-       pg_has_role('pg_monitor', 'MEMBER') AS is_monitor,
-       inet_server_addr()::text AS address, current_setting('data_directory', true) AS data_directory,
-       current_setting('config_file', true) AS config_file,
-       pg_postmaster_start_time()::text AS postmaster_started,
-       has_function_privilege('pg_reload_conf()', 'EXECUTE') AS can_reload,
-       has_database_privilege(current_database(), 'CREATE') AS can_create,
-       coalesce(current_setting('allow_alter_system', true), 'on') = 'on' AS allow_alter_system,
-       (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())::int
-           AS sessions
-"""
 _SETTINGS: Final = "SELECT * FROM pg_settings"
 _ROLE_SETTINGS: Final = """
 SELECT r.rolname, d.datname, unnest(s.setconfig) AS item FROM pg_db_role_setting s
 LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
 """
-_STANDBYS: Final = "SELECT application_name, client_addr::text, state, sync_state FROM pg_stat_replication"
 _EXTENSIONS: Final = """
 SELECT a.name, e.extversion, a.default_version, n.nspname FROM pg_available_extensions a
 LEFT JOIN pg_extension e ON e.extname = a.name LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -45,54 +29,32 @@ _TABLES: Final = """
 SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 """
-_PARAMETERS: Final = """
-SELECT name FROM pg_settings WHERE context <> 'internal' AND has_parameter_privilege(name, 'ALTER SYSTEM')
-"""
 
 
-async def server(con: Connection, host: str) -> Server:
+async def server(con: Connection) -> Server:
     """
-    Read the server's identity, settings and what a plan's changes touch in the session's own database.
+    Read the server's facts, among them whether it runs on this machine.
     """
-    seen = await con.fetchrow(_IDENTITY)
-    assert seen is not None, "a query without FROM has one row"
-    superuser = bool(seen["is_superuser"])
-    grants = frozenset() if superuser else frozenset(row[0] for row in await con.fetch(_PARAMETERS))
-    return Server(
-        version_num=seen["version_num"],
-        system_identifier=seen["system_identifier"],
-        host=host,
-        port=seen["port"],
-        database=seen["database"],
-        data_directory=seen["data_directory"],
-        config_file=seen["config_file"],
-        cluster_name=seen["cluster_name"],
-        is_standby=seen["is_standby"],
-        standbys=tuple(Standby(*row) for row in await con.fetch(_STANDBYS)),
-        sessions=seen["sessions"],
-        is_local=is_local(seen["address"], seen["pid"]),
-        allow_alter_system=seen["allow_alter_system"],
-        permissions=Permissions(
-            role=seen["role"],
-            is_superuser=superuser,
-            is_monitor=seen["is_monitor"],
-            alter_system=grants,
-            can_reload=seen["can_reload"],
-            can_create=seen["can_create"],
-        ),
-        settings=MappingProxyType(await settings(con)),
-        role_settings=await role_settings(con),
-        extensions=MappingProxyType({seen["database"]: await extensions(con)}),
-        tables=MappingProxyType({seen["database"]: await tables(con)}),
-        postmaster_started=seen["postmaster_started"],
-    )
+    seen, session = await collect.read_server(con)
+    address = await con.fetchval("SELECT host(inet_server_addr())")
+    here = MappingProxyType({seen.database: await tables(con)})
+    return replace(seen, is_local=is_local(address, session.pid), tables=here)
+
+
+async def widened(seen: Server, connections: Mapping[str, Connection]) -> Server:
+    """
+    Add what other databases of the server hold.
+    """
+    known = {**seen.extensions, **{name: await extensions(con) for name, con in connections.items()}}
+    there = {**seen.tables, **{name: await tables(con) for name, con in connections.items()}}
+    return replace(seen, extensions=MappingProxyType(known), tables=MappingProxyType(there))
 
 
 def is_local(address: str | None, pid: int) -> bool:
     """
     Say whether the session's server runs on this machine: reached by socket or loopback, and its process is here.
     """
-    near = address is None or address.split("/")[0].startswith("127.") or address.split("/")[0] == "::1"
+    near = address is None or address.startswith("127.") or address == "::1"
     return near and local.is_backend_here(pid)
 
 
@@ -100,7 +62,7 @@ async def settings(con: Connection) -> dict[str, Setting]:
     """
     Read pg_settings.
     """
-    return {row["name"]: _setting(row) for row in await con.fetch(_SETTINGS)}
+    return {row["name"]: _setting(dict(row)) for row in await con.fetch(_SETTINGS)}
 
 
 def _setting(row: Mapping[str, Any]) -> Setting:

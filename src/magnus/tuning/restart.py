@@ -24,16 +24,17 @@ _POLL: Final = 0.05
 _VERDICTS: Final = frozenset({"restarted", "restored", "stuck"})
 
 
-async def restart(runner: Runner, how: Service, names: Sequence[str], timeout: float) -> None:
+async def restart(
+    session: Session, journal: Journal, run: str, how: Service, names: Sequence[str], timeout: float
+) -> None:
     """
     Restart the server under the dead-man's eye, and open the session anew.
 
     Raises:
         ApplyFailed: it did not come up; the dead-man put the settings back, or could not.
     """
-    session, journal = runner.session, runner.journal
-    orders = orders_for(runner, how, timeout)
-    entry = journal.write("restart", runner.run, orders=orders.to_json(), settings=list(names))
+    orders = orders_for(session, journal, run, how, timeout)
+    entry = journal.write("restart", run, orders=orders.to_json(), settings=list(names))
     try:
         await session.con.execute("CHECKPOINT")
     except asyncpg.InsufficientPrivilegeError:
@@ -41,40 +42,48 @@ async def restart(runner: Runner, how: Service, names: Sequence[str], timeout: f
     await session.close()
     session.tell(f"restarting for {', '.join(names)}: {how.words}")
     verdict = await asyncio.to_thread(guarded, orders, session.reach, journal, entry.seq)
-    await settle(runner, verdict)
+    await settle(session, journal, verdict)
 
 
-async def settle(runner: Runner, verdict: Entry) -> None:
+async def settle(session: Session, journal: Journal, verdict: Entry) -> None:
     """
     Go on after the dead-man's verdict.
 
     Raises:
         ApplyFailed: unless the server is up with the new settings.
     """
+    made = standing(journal, verdict.run)
     if verdict.kind == "stuck":
         raise ApplyFailed(
             f"the server does not start, neither with the new settings ({verdict.data['why']}) nor with the old ones "
             f"({verdict.data['problem']}); the old ones are in place",
-            applied=tuple(runner.made),
+            applied=made,
         )
-    await runner.session.reopen()
+    await session.reopen()
     if verdict.kind == "restored":
-        left = tuple(id_ for id_ in runner.made if id_ not in verdict.data["ids"])
         raise ApplyFailed(
             f"the server did not start with the new settings ({verdict.data['why']}); the old ones were put back and "
             "it serves again",
-            applied=left,
+            applied=made,
             is_settled=True,
         )
 
 
-def orders_for(runner: Runner, how: Service, timeout: float) -> guard.Orders:
+def standing(journal: Journal, run: str) -> tuple[str, ...]:
+    """
+    Return the ids of a run's changes that stand, as far as the journal knows.
+    """
+    found = next((r for r in ledger.fold(journal.entries) if r.id == run), None)
+    return () if found is None else tuple(made.id for made in found.made if made.stand is ledger.Stand.DONE)
+
+
+def orders_for(session: Session, journal: Journal, name: str, how: Service, timeout: float) -> guard.Orders:
     """
     Return what the dead-man needs to know of a run.
     """
-    journal, run = runner.journal, next(r for r in ledger.fold(runner.journal.entries) if r.id == runner.run)
+    run = next(r for r in ledger.fold(journal.entries) if r.id == name)
     ours = {made.change["name"]: made.change["after"] for made in run.made if made.change["kind"] == Kind.SETTING}
-    site = runner.session.site
+    site = session.site
     assert site is not None, "a restart is only planned for a server on this machine"
     assert run.begun.data["auto_conf"] is not None, "what lies on this machine was read"
     return guard.Orders(
@@ -113,5 +122,3 @@ def verdict_after(journal: Journal, run: str, after: int) -> Entry | None:
     """
     kinds = {"restarted", "restored", "stuck"}
     return next((e for e in journal.reread() if e.seq > after and e.run == run and e.kind in kinds), None)
-
-

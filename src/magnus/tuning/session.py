@@ -17,7 +17,7 @@ from magnus.tuning.local import Site
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from datetime import datetime
 
     from magnus.tuning.facts import Server
@@ -69,6 +69,13 @@ class Session:
             con = self._others[database] = await self.reach.connect(database=database)
         return con
 
+    async def see(self, databases: Iterable[str | None]) -> None:
+        """
+        Look into other databases of the server, too.
+        """
+        names = {name for name in databases if name is not None} - {self.server.database}
+        self.server = await look.widened(self.server, {name: await self.on(name) for name in sorted(names)})
+
     async def run(self, statement: str, *, database: str | None = None, is_script: bool = False) -> None:
         """
         Run one statement outside of a transaction block (the extended protocol takes no second one), or a script,
@@ -95,7 +102,7 @@ class Session:
         self._others.clear()
         self.con = await self.reach.connect()
         await take_lock(self.con)
-        self.server = await look.server(self.con, self.server.host)
+        self.server = await look.server(self.con)
         self.site = None if self.site is None else Site.at(self.site.data)
 
 
@@ -132,22 +139,13 @@ async def opened(reach: Reach, find_site: Callable[[Server], Site | None], tell:
     session = None
     try:
         await take_lock(con)
-        host = host_of(reach)
-        seen = await look.server(con, host)
+        seen = await look.server(con)
         session = Session(reach, con, seen, find_site(seen), tell)
         yield session
     finally:
         if session is not None:
             await session.close()
         con.terminate()
-
-
-def host_of(reach: Reach) -> str:
-    """
-    Return the host as the operator names it, for people and for the journal.
-    """
-    hosts = reach.config().safe_dsn
-    return hosts.rpartition("@")[2].partition("/")[0].rpartition(":")[0] or reach.environ.get("PGHOST", "localhost")
 
 
 async def reload(session: Session, wanted: Mapping[str, str | None]) -> list[str]:
@@ -202,5 +200,3 @@ async def _missing(session: Session, wanted: Mapping[str, str | None]) -> list[s
             continue
         missing.append(f"{name} is {setting.text} for new sessions, not {value}")
     return missing
-
-

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError, NotReversible
-from magnus.tuning import autoconf, executor, files, look, quoting
+from magnus.tuning import autoconf, files, look, quoting
 from magnus.tuning.autoconf import QUOTED_LISTS
 from magnus.tuning.change import Kind
 from magnus.tuning.ledger import Decision, Made, Run, Verdict, decide
+from magnus.tuning.session import reload
 from magnus.tuning.setting import Context, split_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from magnus.tuning.executor import Connection, Session
     from magnus.tuning.journal import Journal
     from magnus.tuning.local import Site
+    from magnus.tuning.session import Connection, Session
     from magnus.tuning.setting import Setting
 
 _GONE: Final = "gone"
@@ -271,7 +272,7 @@ async def carry_out(session: Session, journal: Journal, steps: Sequence[Step]) -
             settings[made.change["name"]] = step.decision.value
     exact = await put_back_bytes(session, journal, steps)
     if settings:
-        missing = await executor.reload(session, settings)
+        missing = await reload(session, settings)
         if missing:
             raise ApplyFailed("; ".join(missing), applied=tuple(done))
     waiting = await _waiting(session, settings)
