@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from magnus.cli import render, tuning
 from magnus.cli.answer import Answer, ExitCode, Failure
 from magnus.errors import ApplyFailed, ConfigError
-from magnus.tuning import files, ledger, undo
+from magnus.tuning import files, ledger, look, undo
 from magnus.tuning.ledger import Verdict
 from magnus.tuning.local import Site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from magnus.tuning.journal import Journal
     from magnus.tuning.ledger import Made, Run
+    from magnus.tuning.service import Service
     from magnus.tuning.session import Session
     from magnus.tuning.undo import Step
 
@@ -54,8 +55,10 @@ async def rollback(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failu
         journal = tuning.journal(session, wanted.journal, environ)
         runs = _runs(session, journal)
         steps = await undo.look_at(session, undo.select(runs, wanted.name, is_all=wanted.is_all), runs)
-        if wanted.is_dry or not steps:
+        pending = undo.waiting_of(runs, session.server.settings) if wanted.is_restarting else ()
+        if wanted.is_dry or not (steps or pending):
             return _shown(steps)
+        how = tuning.service(session, wanted)
         render.progress(tuning.identity(session.server))
         for step in steps:
             render.progress(f"  {step.words}")
@@ -65,7 +68,7 @@ async def rollback(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failu
             return refusal
         journal.prepare()
         with journal.exclusively():
-            return await _take_back(session, journal, steps, wanted)
+            return await _take_back(session, journal, steps, pending, how, wanted.guard_timeout)
 
 
 def _runs(session: Session, journal: Journal) -> list[Run]:
@@ -73,10 +76,21 @@ def _runs(session: Session, journal: Journal) -> list[Run]:
     return undo.of_target(ledger.fold(journal.entries), server.host, server.data_directory, server.port)
 
 
-async def _take_back(session: Session, journal: Journal, steps: Sequence[Step], wanted: Wanted) -> Answer | Failure:
-    del wanted
+async def _take_back(
+    session: Session,
+    journal: Journal,
+    steps: Sequence[Step],
+    pending: Sequence[str],
+    how: Service | None,
+    timeout: float,
+) -> Answer | Failure:
     try:
+        before = await look.auto_conf(session.con, session.site)
         undone = await undo.carry_out(session, journal, steps)
+        undone = replace(undone, waiting=tuple(sorted({*undone.waiting, *pending})))
+        if how is not None and undone.waiting and before is not None:
+            await undo.restart_for(session, journal, undone, how, before=before, timeout=timeout)
+            undone = replace(undone, waiting=())
     except ApplyFailed as error:
         return Failure("rollback", ExitCode.PARTLY, str(error), "repeat: magnus rollback")
     return _done(undone)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError
-from magnus.tuning import admission, autoconf, look
+from magnus.tuning import admission, autoconf, ledger, look, restart
 from magnus.tuning.change import Kind
 from magnus.tuning.plan import canonical
-from magnus.tuning.restart import restart
 from magnus.tuning.session import reload
 from magnus.tuning.setting import Context
 
@@ -196,6 +195,29 @@ class Runner:
         if missing:
             raise ApplyFailed("; ".join(missing), applied=tuple(self.made))
 
+    async def restart(self, how: Service, names: Sequence[str], timeout: float) -> None:
+        """
+        Restart for these settings; the dead-man puts all settings of this run back when the server does not come up.
+
+        Raises:
+            ApplyFailed: it did not.
+        """
+        run = next(run for run in ledger.fold(self.journal.entries) if run.id == self.run)
+        ours = [made for made in run.made if made.change["kind"] == Kind.SETTING]
+        content = run.begun.data["auto_conf"]
+        assert content is not None, "what lies on this machine was read"
+        given = restart.orders(
+            self.session,
+            self.journal,
+            self.run,
+            how,
+            before=base64.b64decode(content),
+            names=[made.change["name"] for made in ours],
+            keys=[f"{made.run}|{made.id}" for made in ours],
+            timeout=timeout,
+        )
+        await restart.restart(self.session, self.journal, given, names)
+
 
 def _guessed(row: dict[str, Any] | None) -> tuple[str | None, bool]:
     """
@@ -263,7 +285,7 @@ async def proceed(runner: Runner, admitted: admission.Admitted, options: Options
             waiting += tuple(c.name for c in wave if c.kind is Kind.SETTING and c.context is Context.RESTART)
             if options.service is None or not waiting:
                 break
-            await restart(runner.session, runner.journal, runner.run, options.service, waiting, options.guard_timeout)
+            await runner.restart(options.service, waiting, options.guard_timeout)
             waiting = ()
             if not rest:
                 break

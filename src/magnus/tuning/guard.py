@@ -42,10 +42,11 @@ class Orders:
 
     Attributes:
         run: The run that restarts.
-        ids: Ids of the settings' changes that go back with the file.
+        keys: "RUN|ID" of the settings' changes that go back with the file.
+        is_rollback: What is restarted for is a rollback, so that going back means that the changes stand again.
         service: How to restart.
         before: postgresql.auto.conf as it was, base64.
-        ours: Name -> the value that this run put into the file (None: took out).
+        names: The settings that are ours in the file.
         timeout: Seconds without a healthy session, and without progress of a recovery, until it is put back.
         old_pid: The postmaster that is to be replaced.
         folder: The journal's folder.
@@ -54,10 +55,11 @@ class Orders:
     """
 
     run: str
-    ids: tuple[str, ...]
+    keys: tuple[str, ...]
+    is_rollback: bool
     service: Service
     before: str
-    ours: Mapping[str, str | None]
+    names: tuple[str, ...]
     timeout: float
     old_pid: int | None
     folder: str
@@ -70,7 +72,7 @@ class Orders:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Orders:
         own = {"service": Service.from_json(found["service"]), "author": Author(**found["author"])}
-        return cls(**{**found, **own, "ids": tuple(found["ids"])})
+        return cls(**{**found, **own, "keys": tuple(found["keys"]), "names": tuple(found["names"])})
 
     def journal(self) -> Journal:
         return Journal.open(Path(self.folder), self.system_identifier, self.author)
@@ -126,7 +128,7 @@ def carry_out(orders: Orders, reach: Reach) -> str:
     journal.write("restoring", orders.run, why=why)
     problem = _restore(orders)
     if not problem and _comes_up(orders, reach):
-        journal.write("restored", orders.run, ids=list(orders.ids), why=why)
+        journal.write("restored", orders.run, keys=list(orders.keys), is_rollback=orders.is_rollback, why=why)
         return "restored"
     journal.write("stuck", orders.run, why=why, problem=problem or log.last_words() or "it does not answer")
     return "stuck"
@@ -169,7 +171,7 @@ def merged(now: bytes, orders: Orders) -> bytes:
     """
     before = base64.b64decode(orders.before)
     had = autoconf.values(before)
-    wanted = {name.lower(): had.get(name.lower()) for name in orders.ours}
+    wanted = {name.lower(): had.get(name.lower()) for name in orders.names}
     edited = autoconf.edit(now, wanted)
     return before if autoconf.values(edited) == had else edited
 

@@ -61,7 +61,7 @@ class Run:
     begun: Entry
     made: list[Made] = field(default_factory=list)
     status: str = "interrupted"
-    is_restarting: bool = False
+    restarting: Entry | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -88,9 +88,18 @@ def fold(entries: Iterable[Entry]) -> list[Run]:
     for entry in entries:
         if entry.kind == "begin":
             runs[entry.run] = Run(entry.run, entry)
+        elif entry.kind == "restored":
+            _put_back(runs, entry)
         elif entry.run in runs:
-            _take_in(runs, entry)
+            _take_in(runs[entry.run], entry)
     return list(runs.values())
+
+
+def standing(runs: Iterable[Run], name: str) -> tuple[str, ...]:
+    """
+    Return the ids of a run's changes that stand, as far as the journal knows.
+    """
+    return tuple(m.id for run in runs if run.id == name for m in run.made if m.stand is Stand.DONE)
 
 
 _STANDS: Mapping[str, Stand] = {
@@ -98,32 +107,40 @@ _STANDS: Mapping[str, Stand] = {
     "failed": Stand.FAILED,
     "undo": Stand.UNDOING,
     "undone": Stand.UNDONE,
-    "kept": Stand.DONE,
 }
 
 
-def _take_in(runs: Mapping[str, Run], entry: Entry) -> None:
-    run = runs[entry.run]
-    if entry.kind == "step":
-        made = Made(run.id, entry.data["change"]["id"], entry.data["change"], entry.data["image"])
-        run.made = [other for other in run.made if other.id != made.id] + [made]
-    elif entry.kind in _STANDS:
-        made_before = run.find(entry.data["id"])
-        if made_before is not None:
-            made_before.stand = _STANDS[entry.kind]
-    elif entry.kind == "resume":
+def _take_in(run: Run, entry: Entry) -> None:
+    kind, data = entry.kind, entry.data
+    if kind == "step":
+        run.made.append(Made(run.id, data["change"]["id"], data["change"], data["image"]))
+    elif kind in _STANDS:
+        made = run.find(data["id"])
+        if made is not None:
+            made.stand = _STANDS[kind]
+    elif kind == "resume":
         run.status = "interrupted"
-    elif entry.kind == "end":
-        run.status = entry.data["status"]
-    elif entry.kind == "restart":
-        run.is_restarting = True
-    elif entry.kind in {"restarted", "restored"}:
-        run.is_restarting = False
-        if entry.kind == "restored":
-            for made in run.made:
-                if made.id in entry.data["ids"]:
-                    made.stand = Stand.UNDONE
-            run.status = "restored"
+    elif kind == "end":
+        run.status = data["status"]
+    elif kind == "restart":
+        run.restarting = entry
+    elif kind in {"restarted", "stuck"}:
+        run.restarting = None
+        run.status = "stuck" if kind == "stuck" else run.status
+
+
+def _put_back(runs: Mapping[str, Run], entry: Entry) -> None:
+    """
+    The dead-man put the file back: what a run had changed is undone, what a rollback had undone is done again.
+    """
+    stand = Stand.DONE if entry.data["is_rollback"] else Stand.UNDONE
+    for key in entry.data["keys"]:
+        name, _, id_ = key.partition("|")
+        made = runs[name].find(id_) if name in runs else None
+        if made is not None:
+            made.stand = stand
+    if entry.run in runs:
+        runs[entry.run].status, runs[entry.run].restarting = "restored", None
 
 
 class Verdict(enum.StrEnum):

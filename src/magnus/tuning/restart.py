@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -10,10 +11,9 @@ import asyncpg
 
 from magnus.errors import ApplyFailed
 from magnus.tuning import guard, ledger
-from magnus.tuning.change import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from magnus.tuning.journal import Entry, Journal
     from magnus.tuning.reach import Reach
@@ -24,24 +24,21 @@ _POLL: Final = 0.05
 _VERDICTS: Final = frozenset({"restarted", "restored", "stuck"})
 
 
-async def restart(
-    session: Session, journal: Journal, run: str, how: Service, names: Sequence[str], timeout: float
-) -> None:
+async def restart(session: Session, journal: Journal, given: guard.Orders, names: Sequence[str]) -> None:
     """
     Restart the server under the dead-man's eye, and open the session anew.
 
     Raises:
         ApplyFailed: it did not come up; the dead-man put the settings back, or could not.
     """
-    orders = orders_for(session, journal, run, how, timeout)
-    entry = journal.write("restart", run, orders=orders.to_json(), settings=list(names))
+    entry = journal.write("restart", given.run, orders=given.to_json(), settings=list(names))
     try:
         await session.con.execute("CHECKPOINT")
     except asyncpg.InsufficientPrivilegeError:
         session.tell("note: this role may not CHECKPOINT (pg_checkpoint), so stopping takes as long as it takes")
     await session.close()
-    session.tell(f"restarting for {', '.join(names)}: {how.words}")
-    verdict = await asyncio.to_thread(guarded, orders, session.reach, journal, entry.seq)
+    session.tell(f"restarting for {', '.join(names)}: {given.service.words}")
+    verdict = await asyncio.to_thread(guarded, given, session.reach, journal, entry.seq)
     await settle(session, journal, verdict)
 
 
@@ -52,12 +49,13 @@ async def settle(session: Session, journal: Journal, verdict: Entry) -> None:
     Raises:
         ApplyFailed: unless the server is up with the new settings.
     """
-    made = standing(journal, verdict.run)
+    made = ledger.standing(ledger.fold(journal.entries), verdict.run)
     if verdict.kind == "stuck":
         raise ApplyFailed(
             f"the server does not start, neither with the new settings ({verdict.data['why']}) nor with the old ones "
             f"({verdict.data['problem']}); the old ones are in place",
             applied=made,
+            is_settled=True,
         )
     await session.reopen()
     if verdict.kind == "restored":
@@ -69,29 +67,30 @@ async def settle(session: Session, journal: Journal, verdict: Entry) -> None:
         )
 
 
-def standing(journal: Journal, run: str) -> tuple[str, ...]:
+def orders(
+    session: Session,
+    journal: Journal,
+    run: str,
+    how: Service,
+    *,
+    before: bytes,
+    names: Iterable[str],
+    keys: Iterable[str],
+    timeout: float,
+    is_rollback: bool = False,
+) -> guard.Orders:
     """
-    Return the ids of a run's changes that stand, as far as the journal knows.
+    Return what the dead-man needs to know. `keys` name the changes ("RUN|ID") that stand or fall with the restart.
     """
-    found = next((r for r in ledger.fold(journal.entries) if r.id == run), None)
-    return () if found is None else tuple(made.id for made in found.made if made.stand is ledger.Stand.DONE)
-
-
-def orders_for(session: Session, journal: Journal, name: str, how: Service, timeout: float) -> guard.Orders:
-    """
-    Return what the dead-man needs to know of a run.
-    """
-    run = next(r for r in ledger.fold(journal.entries) if r.id == name)
-    ours = {made.change["name"]: made.change["after"] for made in run.made if made.change["kind"] == Kind.SETTING}
     site = session.site
     assert site is not None, "a restart is only planned for a server on this machine"
-    assert run.begun.data["auto_conf"] is not None, "what lies on this machine was read"
     return guard.Orders(
-        run=run.id,
-        ids=tuple(made.id for made in run.made if made.change["kind"] == Kind.SETTING),
+        run=run,
+        keys=tuple(keys),
+        is_rollback=is_rollback,
         service=how,
-        before=run.begun.data["auto_conf"],
-        ours=ours,
+        before=base64.b64encode(before).decode(),
+        names=tuple(names),
         timeout=timeout,
         old_pid=site.pid,
         folder=str(journal.folder),
@@ -100,19 +99,19 @@ def orders_for(session: Session, journal: Journal, name: str, how: Service, time
     )
 
 
-def guarded(orders: guard.Orders, reach: Reach, journal: Journal, after: int) -> Entry:
+def guarded(given: guard.Orders, reach: Reach, journal: Journal, after: int) -> Entry:
     """
     Start the dead-man and wait for its verdict in the journal; when it was killed, do its work here.
     """
-    child = guard.spawn(orders, reach)
+    child = guard.spawn(given, reach)
     while True:
-        if verdict := verdict_after(journal, orders.run, after):
+        if verdict := verdict_after(journal, given.run, after):
             child.wait()
             return verdict
         if child.poll() is not None:
-            if verdict := verdict_after(journal, orders.run, after):
+            if verdict := verdict_after(journal, given.run, after):
                 return verdict
-            guard.carry_out(orders, reach)
+            guard.carry_out(given, reach)
         time.sleep(_POLL)
 
 

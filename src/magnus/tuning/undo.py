@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError, NotReversible
-from magnus.tuning import autoconf, files, look, quoting
+from magnus.tuning import autoconf, files, look, quoting, restart
 from magnus.tuning.autoconf import QUOTED_LISTS
 from magnus.tuning.change import Kind
 from magnus.tuning.ledger import Decision, Made, Run, Verdict, decide
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from magnus.tuning.journal import Journal
     from magnus.tuning.local import Site
+    from magnus.tuning.service import Service
     from magnus.tuning.session import Connection, Session
     from magnus.tuning.setting import Setting
 
@@ -247,6 +248,7 @@ class Undone:
 
     done: tuple[str, ...]
     conflicts: tuple[Step, ...]
+    settings: tuple[Step, ...] = ()
     waiting: tuple[str, ...] = ()
     is_exact: bool | None = None
 
@@ -277,7 +279,8 @@ async def carry_out(session: Session, journal: Journal, steps: Sequence[Step]) -
             raise ApplyFailed("; ".join(missing), applied=tuple(done))
     waiting = await _waiting(session, settings)
     conflicts = tuple(step for step in steps if step.decision.verdict is Verdict.CONFLICT)
-    return Undone(tuple(done), conflicts, waiting, exact)
+    ours = tuple(step for step in steps if step.made.id in done and step.made.change["kind"] == Kind.SETTING)
+    return Undone(tuple(done), conflicts, ours, waiting, exact)
 
 
 async def _make(session: Session, step: Step, done: tuple[str, ...]) -> None:
@@ -326,6 +329,38 @@ async def put_back_bytes(session: Session, journal: Journal, steps: Sequence[Ste
     journal.write("bytes", steps[-1].made.run)
     files.replace(session.site, before)
     return True
+
+
+async def restart_for(
+    session: Session, journal: Journal, undone: Undone, how: Service, *, before: bytes, timeout: float
+) -> None:
+    """
+    Restart so that what was taken back is in force; when the server does not come up, the changes stand again.
+
+    Raises:
+        ApplyFailed: it did not come up.
+    """
+    keys = [f"{step.made.run}|{step.made.id}" for step in undone.settings]
+    given = restart.orders(
+        session,
+        journal,
+        f"rollback-{len(journal.entries)}",
+        how,
+        before=before,
+        names=[step.made.change["name"] for step in undone.settings],
+        keys=keys,
+        timeout=timeout,
+        is_rollback=True,
+    )
+    await restart.restart(session, journal, given, undone.waiting)
+
+
+def waiting_of(runs: Iterable[Run], settings: Mapping[str, Setting]) -> tuple[str, ...]:
+    """
+    Return the settings of these runs that still wait for a restart.
+    """
+    names = {made.change["name"] for run in runs for made in run.made if made.change["kind"] == Kind.SETTING}
+    return tuple(sorted(name for name in names if (found := settings.get(name)) and found.pending_restart))
 
 
 def can_write(site: Site) -> bool:
