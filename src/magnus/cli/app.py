@@ -6,7 +6,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path  # noqa: TC003  # the annotations of commands are read at run time
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -14,9 +14,11 @@ from cyclopts import App, CycloptsError, Parameter
 from magnus.cli import render
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
 from magnus.errors import ConfigError
+from magnus.tuning.facts import Profile, Storage
+from magnus.tuning.targets import Name as Target  # noqa: TC001  # as above
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ def _app() -> App:
     app.meta.suppress_keyboard_interrupt = False  # `main` says that it was interrupted
     app.command(ping)
     app.command(lanes)
-    app.command(apply)
-    app.command(rollback)
+    app.command(plan)
+    from magnus.cli import changes
+
+    for command in changes.COMMANDS:
+        app.command(command)
 
     @app.meta.default
     def launch(
@@ -82,7 +87,7 @@ def ping(*, shared: FromShared) -> int:
     """
     from magnus.cli.ping import ping as call
 
-    return _carry_out("ping", lambda: asyncio.run(call(shared.dsn, os.environ)), shared)
+    return carry_out("ping", lambda: asyncio.run(call(shared.dsn, os.environ)), shared)
 
 
 def lanes(*, pool_size: Annotated[int, Parameter(help="Connections in the pool.")] = 30, shared: FromShared) -> int:
@@ -91,122 +96,42 @@ def lanes(*, pool_size: Annotated[int, Parameter(help="Connections in the pool."
     """
     from magnus.cli.lanes import lanes as call
 
-    return _carry_out("lanes", lambda: call(pool_size, os.environ), shared)
+    return carry_out("lanes", lambda: call(pool_size, os.environ), shared)
 
 
-JournalFolder = Annotated[
-    Path | None, Parameter(name="--journal", help="Folder of the journal; else under XDG_STATE_HOME.")
-]
-Agreed = Annotated[bool, Parameter(name="--yes", negative="", help="Agree without asking; for machines.")]
-Confirm = Annotated[
-    str | None, Parameter(help="The server's name; needed beside --yes when it is not on this machine.")
-]
-Restart = Annotated[bool, Parameter(name="--restart", negative="", help="Restart the server when a change needs it.")]
-RestartCommand = Annotated[str | None, Parameter(help="The command that restarts it, instead of the one detected.")]
-DryRun = Annotated[bool, Parameter(name="--dry-run", negative="", help="Only show what would be done.")]
-GuardTimeout = Annotated[
-    float, Parameter(name="--guard-timeout", help="Seconds for a restarted server to serve again, else it is put back.")
-]
-
-
-def apply(
-    file: Annotated[Path | None, Parameter(help="The plan, as `magnus plan --out` wrote it.")] = None,
-    /,
+def plan(
     *,
-    yes: Agreed = False,
-    confirm: Confirm = None,
-    restart: Restart = False,
-    restart_command: RestartCommand = None,
-    guard_timeout: GuardTimeout = 60.0,
-    dry_run: DryRun = False,
-    only: Annotated[list[str] | None, Parameter(help="Changes, settings, groups or quick wins of the plan.")] = None,
-    reason: Annotated[str, Parameter(help="For the journal: a ticket, a sentence.")] = "",
-    resume: Annotated[
-        bool, Parameter(name="--resume", negative="", help="Finish the run that was interrupted.")
-    ] = False,
-    skip_preflight: Annotated[
-        bool,
-        Parameter(name="--skip-preflight", negative="", help="Do not try the settings in a scratch cluster first."),
-    ] = False,
-    standbys_ready: Annotated[
-        bool, Parameter(name="--standbys-ready", negative="", help="The standbys have what must be raised there first.")
-    ] = False,
-    journal: JournalFolder = None,
-    shared: FromShared,
-) -> int:
-    """
-    Make a plan's changes, after trying them in a scratch cluster, with a journal that takes them back.
-
-    Example: magnus -d service=ava apply plan.json --reason CHG-4711
-    """
-    from magnus.cli import apply as command
-
-    wanted = command.Wanted(
-        file=file,
-        dsn=shared.dsn,
-        journal=journal,
-        only=tuple(only or ()),
-        reason=reason,
-        confirm=confirm,
-        restart_command=restart_command,
-        guard_timeout=guard_timeout,
-        is_agreed=yes,
-        is_dry=dry_run,
-        is_restarting=restart or restart_command is not None,
-        is_resumed=resume,
-        is_untried=skip_preflight,
-        are_standbys_ready=standbys_ready,
-    )
-    return _change("apply", lambda: command.apply(wanted, dict(os.environ)), shared)
-
-
-def rollback(
-    name: Annotated[str | None, Parameter(help="A run, or a change (setting:work_mem); else the last run.")] = None,
-    /,
-    *,
-    all_: Annotated[bool, Parameter(name="--all", negative="", help="Every run on this server, last first.")] = False,
-    yes: Agreed = False,
-    confirm: Confirm = None,
-    restart: Restart = False,
-    restart_command: RestartCommand = None,
-    guard_timeout: GuardTimeout = 60.0,
-    dry_run: DryRun = False,
-    offline: Annotated[
-        Path | None, Parameter(help="The data folder of a server that does not start: put its settings back on disk.")
+    only: Annotated[list[str] | None, Parameter(help="Quick wins, groups or settings: quick-win-1,work_mem")] = None,
+    out: Annotated[Path | None, Parameter(help="Save the plan here, for magnus apply.")] = None,
+    memory: Annotated[
+        str | None, Parameter(help="Memory that the server may use: 8GB. Needed for a remote one.")
     ] = None,
-    journal: JournalFolder = None,
+    cpus: Annotated[int | None, Parameter(help="CPUs that it may use.")] = None,
+    storage: Annotated[Storage | None, Parameter(help="What its data is on; else measured, where it is local.")] = None,
+    profile: Annotated[Profile, Parameter(help="What it is for.")] = Profile.OLTP,
+    pooler: Annotated[str | None, Parameter(help="What stands in front, and its connections: pgbouncer:40")] = None,
+    target: Annotated[Target | None, Parameter(help="Print the plan in another form: SQL, file, Patroni, RDS.")] = None,
+    detailed_exitcode: Annotated[bool, Parameter(help="Exit with 1 when there are changes.", negative="")] = False,
+    explain_mission: Annotated[bool, Parameter(help="Judge the well-known quick-win list too.", negative="")] = False,
     shared: FromShared,
 ) -> int:
     """
-    Take back what was applied; what somebody else changed since is left alone and reported.
+    Say which settings, extensions and tables to change, why, and how each is undone. Changes nothing.
 
-    Example: magnus -d service=ava rollback --all --dry-run
+    Example: magnus -d service=ava-prod plan --only quick-win-10 --out plan.json
     """
-    from magnus.cli import rollback as command
+    from magnus.cli.plan import Told, Wish
+    from magnus.cli.plan import plan as call
 
-    wanted = command.Wanted(
-        name=name,
-        dsn=shared.dsn,
-        journal=journal,
-        confirm=confirm,
-        restart_command=restart_command,
-        offline=offline,
-        guard_timeout=guard_timeout,
-        is_all=all_,
-        is_dry=dry_run,
-        is_agreed=yes,
-        is_restarting=restart or restart_command is not None,
-    )
-    return _change("rollback", lambda: command.rollback(wanted, dict(os.environ)), shared)
+    told = Told(memory, cpus, storage, profile, pooler)
+    wish = Wish(tuple(only or ()), out, target, detailed_exitcode, explain_mission)
+    return carry_out("plan", lambda: asyncio.run(call(shared.dsn, os.environ, told, wish)), shared)
 
 
-def _change(command: str, call: Callable[[], Awaitable[Answer | Failure]], shared: Shared) -> int:
-    from magnus.cli.tuning import guarded
-
-    return _carry_out(command, lambda: asyncio.run(guarded(command, call)), shared)
-
-
-def _carry_out(command: str, call: Callable[[], Answer | Failure], shared: Shared) -> int:
+def carry_out(command: str, call: Callable[[], Answer | Failure], shared: Shared) -> int:
+    """
+    Run a command and show what it found; return the exit code.
+    """
     try:
         found = call()
     except ConfigError as error:

@@ -175,7 +175,7 @@ class _Computation:
             now=self.now,
             values=values,
             maintenance_work_mem=self.maintenance,
-            effective_cache_size=int(max(cache, values.shared_buffers)),
+            effective_cache_size=int(max(_whole(cache), values.shared_buffers)),
             fits=fits,
             fitting_sessions=self._fitting_sessions(),
         )
