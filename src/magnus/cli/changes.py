@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path  # noqa: TC003  # the annotations of commands are read at run time
+from pathlib import Path  # the annotations of commands are read at run time
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter

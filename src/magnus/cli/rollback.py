@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from magnus.tuning.journal import Journal
-    from magnus.tuning.ledger import Made, Run
+    from magnus.tuning.ledger import Made
     from magnus.tuning.service import Service
     from magnus.tuning.session import Session
     from magnus.tuning.undo import Step
@@ -53,7 +53,7 @@ async def rollback(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failu
         return _offline(wanted, environ)
     async with tuning.opened(wanted.dsn, environ, "magnus rollback") as session:
         journal = tuning.journal(session, wanted.journal, environ)
-        runs = _runs(session, journal)
+        runs = tuning.runs(session, journal)
         steps = await undo.look_at(session, undo.select(runs, wanted.name, is_all=wanted.is_all), runs)
         pending = undo.waiting_of(runs, session.server.settings) if wanted.is_restarting else ()
         if wanted.is_dry or not (steps or pending):
@@ -69,11 +69,6 @@ async def rollback(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failu
         journal.prepare()
         with journal.exclusively():
             return await _take_back(session, journal, steps, pending, how, wanted.guard_timeout)
-
-
-def _runs(session: Session, journal: Journal) -> list[Run]:
-    server = session.server
-    return undo.of_target(ledger.fold(journal.entries), server.host, server.data_directory, server.port)
 
 
 async def _take_back(

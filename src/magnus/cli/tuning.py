@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -20,9 +22,10 @@ from magnus.errors import (
     PlanStale,
     PreflightFailed,
 )
-from magnus.tuning import autoconf, look
+from magnus.tuning import autoconf, ledger, look, undo
+from magnus.tuning.guard import Orders, carry_out
 from magnus.tuning.journal import Author, Journal, JournalBroken, JournalBusy, JournalUnusable, default_folder
-from magnus.tuning.local import Site
+from magnus.tuning.local import Site, system_identifier
 from magnus.tuning.reach import Reach
 from magnus.tuning.service import NotRestartable, detect
 from magnus.tuning.session import Locked
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from magnus.cli.answer import Answer
     from magnus.tuning.facts import Server
+    from magnus.tuning.ledger import Run
     from magnus.tuning.plan import Plan
     from magnus.tuning.service import Service
     from magnus.tuning.session import Session
@@ -104,6 +108,33 @@ def journal_at(system_identifier: str, role: str, folder: Path | None, environ: 
             f"note: the journal's line {lines} was never finished; what it meant is looked up on the server"
         )
     return found
+
+
+def runs(session: Session, journal_: Journal) -> list[Run]:
+    """
+    Return the runs on the session's server.
+    """
+    server = session.server
+    return undo.of_target(ledger.fold(journal_.entries), server.host, server.data_directory, server.port)
+
+
+async def revive(dsn: str | None, folder: Path | None, environ: Mapping[str, str]) -> None:
+    """
+    Carry out the dead-man's orders of a run that was killed in its restart, when the server here is down since.
+
+    The journal of the only cluster on this machine that such a run left down is found without the server's help.
+    """
+    reach = Reach(dsn, environ, "magnus guard")
+    place = default_folder(environ) if folder is None else folder.expanduser().absolute()
+    author = Author.here("", metadata.version("magnus-db"), environ)
+    for path in sorted(place.glob("*.jsonl")):
+        for run in ledger.fold(Journal.open(place, path.stem, author).entries):
+            if run.restarting is None:
+                continue
+            given = Orders.from_json(run.restarting.data["orders"])
+            if given.service.folder.exists() and system_identifier(given.service.folder) == path.stem:
+                render.progress(f"run {run.id} was interrupted in its restart; finishing that")
+                await asyncio.to_thread(carry_out, replace(given, folder=str(place)), reach)
 
 
 def name_of(server: Server) -> str:

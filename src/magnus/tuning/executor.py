@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError
-from magnus.tuning import admission, autoconf, ledger, look, restart
+from magnus.tuning import admission, autoconf, ledger, look, restart, undo
 from magnus.tuning.change import Kind
-from magnus.tuning.plan import canonical
-from magnus.tuning.session import reload
+from magnus.tuning.plan import Plan, canonical
+from magnus.tuning.session import REFUSED, reload
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from magnus.tuning.change import Change
     from magnus.tuning.facts import Server
     from magnus.tuning.journal import Journal
-    from magnus.tuning.plan import Plan
+    from magnus.tuning.ledger import Run
     from magnus.tuning.service import Service
     from magnus.tuning.session import Session
 
@@ -109,12 +109,17 @@ def waves(changes: Sequence[Change]) -> tuple[tuple[Change, ...], tuple[Change, 
 class Runner:
     """
     One run of apply over an open session. The caller holds the journal's lock.
+
+    Attributes:
+        made: Ids of what was made, in order.
+        known: Ids whose before-image is in the journal already, from before an interruption.
     """
 
     session: Session
     journal: Journal
     run: str
     made: list[str] = field(default_factory=list)
+    known: frozenset[str] = frozenset()
 
     async def make(self, change: Change) -> None:
         """
@@ -123,12 +128,11 @@ class Runner:
         Raises:
             ApplyFailed: the server refused it; the run's earlier changes stand.
         """
-        image = await self.image(change)
-        self.journal.write("step", self.run, change=_as_json(change), image=image)
+        if change.id not in self.known:
+            image = await self.image(change)
+            self.journal.write("step", self.run, change=_as_json(change), image=image)
         try:
-            for statement in change.sql:
-                is_script = change.kind is Kind.TABLE
-                await self.session.run(statement, database=change.database, is_script=is_script)
+            await self._carry_out(change)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ConfigError) as error:
             self.journal.write("failed", self.run, id=change.id, error=_words(error))
             raise ApplyFailed(
@@ -136,6 +140,16 @@ class Runner:
             ) from error
         self.journal.write("done", self.run, id=change.id)
         self.made.append(change.id)
+
+    async def _carry_out(self, change: Change) -> None:
+        """
+        Settings go one statement at a time, each on its own; what makes a table is done as a whole or not at all.
+        """
+        if change.kind is Kind.TABLE:
+            await self.session.run_script(change.sql, database=change.database)
+            return
+        for statement in change.sql:
+            await self.session.run(statement, database=change.database)
 
     async def image(self, change: Change) -> dict[str, Any]:
         """
@@ -192,8 +206,23 @@ class Runner:
             return
         self.journal.write("reload", self.run)
         missing = await reload(self.session, {c.name: c.after for c in settings})
+        if missing and any(problem.startswith(REFUSED) for problem in missing):
+            await self._take_back()
+            raise ApplyFailed(
+                f"{'; '.join(missing)}; the settings of this run were taken back at once", applied=tuple(self.made)
+            )
         if missing:
             raise ApplyFailed("; ".join(missing), applied=tuple(self.made))
+
+    async def _take_back(self) -> None:
+        """
+        Take the run's settings back over the session that we still have: a later rollback could not connect.
+        """
+        runs = ledger.fold(self.journal.entries)
+        ours = [made for run in runs if run.id == self.run for made in run.open_changes]
+        items = [made for made in reversed(ours) if made.change["kind"] == Kind.SETTING]
+        undone = await undo.carry_out(self.session, self.journal, await undo.look_at(self.session, items, runs))
+        self.made = [id_ for id_ in self.made if id_ not in undone.done]
 
     async def restart(self, how: Service, names: Sequence[str], timeout: float) -> None:
         """
@@ -296,3 +325,31 @@ async def proceed(runner: Runner, admitted: admission.Admitted, options: Options
     status = "waiting" if waiting or rest else "applied"
     runner.journal.write("end", runner.run, status=status)
     return Outcome(runner.run, status, tuple(runner.made), waiting, tuple(c.id for c in rest))
+
+
+async def resume(session: Session, journal: Journal, run: Run, options: Options, scripts: frozenset[str]) -> Outcome:
+    """
+    Finish a run that was interrupted: look at what it made, then make the rest.
+
+    Raises:
+        PlanStale, ApplyRefused: the server changed in the meantime; take the run back instead.
+        ApplyFailed: as `apply`.
+    """
+    journal.write("resume", run.id)
+    plan = Plan.from_json(run.begun.data["plan"])
+    missing = await reload(session, {})
+    if missing:
+        raise ApplyFailed("; ".join(missing), applied=ledger.standing([run], run.id))
+    session.server = await look.server(session.con)
+    await session.see(change.database for change in plan.changes)
+    content = await look.auto_conf(session.con, session.site)
+    entries = None if content is None else autoconf.values(content)
+    admitted = admission.admit(plan, session.server, entries=entries, scripts=scripts, are_standbys_ready=True)
+    known = {made.id for made in run.made if made.is_open}
+    runner = Runner(session, journal, run.id, known=frozenset(known))
+    for made in run.open_changes:
+        if made.id in {*admitted.present, *admitted.waiting}:
+            if made.stand is not ledger.Stand.DONE:
+                journal.write("done", run.id, id=made.id)
+            runner.made.append(made.id)
+    return await proceed(runner, admitted, options)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -28,7 +29,9 @@ from magnus.tuning.reach import Reach
 from magnus.tuning.service import RestartFailed, Service
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from magnus.tuning.journal import Entry
 
 _POLL: Final = 0.1
 _GONE_PATIENCE: Final = 3.0
@@ -114,11 +117,49 @@ def main() -> int:
 
 def carry_out(orders: Orders, reach: Reach) -> str:
     """
-    Restart unless that was done, wait for a healthy session, else put the old settings back; say which it was.
+    Restart unless that was done, wait for a healthy session, else put the old settings back; say which it was. When
+    another process is at it, or was, its verdict counts.
 
     Returns "restarted", "restored" or "stuck" (nothing brought the server up; it says so in the journal).
     """
-    journal = orders.journal()
+    with _alone(orders):
+        journal = orders.journal()
+        verdict = verdict_after(journal, orders.run, 0)
+        return verdict.kind if verdict is not None else _carry_out(orders, reach, journal)
+
+
+VERDICTS: Final = frozenset({"restarted", "restored", "stuck"})
+
+
+def verdict_after(journal: Journal, run: str, seq: int) -> Entry | None:
+    """
+    Return the dead-man's verdict on a run's last restart, if it is in the journal by now.
+    """
+    last: Entry | None = None
+    for entry in journal.reread():
+        if entry.run == run and entry.seq > seq:
+            if entry.kind == "restart":
+                last = None
+            elif entry.kind in VERDICTS:
+                last = entry
+    return last
+
+
+@contextlib.contextmanager
+def _alone(orders: Orders) -> Iterator[None]:
+    """
+    Wait until no other process carries out the same orders; one that was killed holds nothing up.
+    """
+    path = Path(orders.folder) / f"guard-{orders.run}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _carry_out(orders: Orders, reach: Reach, journal: Journal) -> str:
     log = _Log(orders.service)
     why = _restart(orders)
     if not why and _comes_up(orders, reach):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from magnus.tuning.session import Session
 
 _POLL: Final = 0.05
-_VERDICTS: Final = frozenset({"restarted", "restored", "stuck"})
 
 
 async def restart(session: Session, journal: Journal, given: guard.Orders, names: Sequence[str]) -> None:
@@ -105,19 +104,11 @@ def guarded(given: guard.Orders, reach: Reach, journal: Journal, after: int) -> 
     """
     child = guard.spawn(given, reach)
     while True:
-        if verdict := verdict_after(journal, given.run, after):
+        if verdict := guard.verdict_after(journal, given.run, after):
             child.wait()
             return verdict
         if child.poll() is not None:
-            if verdict := verdict_after(journal, given.run, after):
+            if verdict := guard.verdict_after(journal, given.run, after):
                 return verdict
             guard.carry_out(given, reach)
         time.sleep(_POLL)
-
-
-def verdict_after(journal: Journal, run: str, after: int) -> Entry | None:
-    """
-    Return the dead-man's verdict on a run's restart, if it is in the journal by now.
-    """
-    kinds = {"restarted", "restored", "stuck"}
-    return next((e for e in journal.reread() if e.seq > after and e.run == run and e.kind in kinds), None)

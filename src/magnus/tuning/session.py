@@ -31,6 +31,7 @@ LOCK_KEY: Final = 7_236_840_011
 _IN_FORCE_LIMIT: Final = 15.0
 _LOCK_PATIENCE: Final = 3.0
 _POLL: Final = 0.05
+REFUSED: Final = "new sessions are refused"
 _OTHERS: Final = """
 SELECT l.pid, coalesce(a.usename, '?') AS role, coalesce(host(a.client_addr), 'a socket') AS address
 FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
@@ -76,16 +77,30 @@ class Session:
         names = {name for name in databases if name is not None} - {self.server.database}
         self.server = await look.widened(self.server, {name: await self.on(name) for name in sorted(names)})
 
-    async def run(self, statement: str, *, database: str | None = None, is_script: bool = False) -> None:
+    async def run(self, statement: str, *, database: str | None = None) -> None:
         """
-        Run one statement outside of a transaction block (the extended protocol takes no second one), or a script,
-        which takes effect as a whole or not at all.
+        Run one statement outside of a transaction block; the extended protocol takes no second one.
+        """
+        async with self._in_public(database) as con:
+            await con.fetch(statement)
+
+    async def run_script(self, scripts: Iterable[str], *, database: str | None = None) -> None:
+        """
+        Run scripts that take effect together or not at all.
+        """
+        async with self._in_public(database) as con, con.transaction():
+            for script in scripts:
+                await con.execute(script)
+
+    @contextlib.asynccontextmanager
+    async def _in_public(self, database: str | None) -> AsyncIterator[Connection]:
+        """
+        Our own queries see pg_catalog only; what is made without a schema goes to public, as with psql.
         """
         con = await self.on(database)
-        # Our own queries see pg_catalog only; what is made without a schema goes to public, as with psql.
         await con.fetch("SELECT set_config('search_path', 'public', false)")
         try:
-            await (con.execute(statement) if is_script else con.fetch(statement))
+            yield con
         finally:
             if not con.is_closed():
                 await con.fetch("SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)")
@@ -164,7 +179,7 @@ async def reload(session: Session, wanted: Mapping[str, str | None]) -> list[str
             await asyncio.sleep(_POLL)
         return await _missing(session, wanted)
     except ConnectError as error:
-        return [f"new sessions are refused: {error}"]
+        return [f"{REFUSED}: {error}"]
 
 
 async def _load_time(session: Session) -> datetime:
