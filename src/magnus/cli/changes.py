@@ -1,4 +1,4 @@
-"""The commands that change a server, or ask what was changed: their arguments; what they do is in the module of each."""
+"""The arguments of the commands that change a server or ask what was changed; what they do is in a module of each."""
 
 from __future__ import annotations
 
@@ -122,10 +122,68 @@ def rollback(
     return _change("rollback", lambda: command.rollback(wanted, dict(os.environ)), shared)
 
 
+def verify(
+    run: Annotated[str | None, Parameter(help="A run; else all that stand, measured since the last.")] = None,
+    /,
+    *,
+    app_dsn: Annotated[
+        str | None, Parameter(help="How the application connects: its role and its way in. Else --dsn.")
+    ] = None,
+    min_calls: Annotated[int, Parameter(help="A query with fewer calls before or since is not judged.")] = 30,
+    max_regression: Annotated[float, Parameter(help="As a part: 0.1 lets the mean time grow by 10 %.")] = 0.1,
+    rollback_if_worse: Annotated[
+        bool,
+        Parameter(name="--rollback-if-worse", negative="", help="When slower, take back what a reload is enough for."),
+    ] = False,
+    journal: JournalFolder = None,
+    shared: FromShared,
+) -> int:
+    """
+    See whether what was applied is in force for the application, and whether queries became faster or slower.
+
+    Example: magnus -d service=ava-admin verify --app-dsn service=ava
+    """
+    from magnus.cli import verify as command
+
+    wanted = command.Wanted(run, shared.dsn, app_dsn, journal, min_calls, max_regression, rollback_if_worse)
+    return _change("verify", lambda: command.verify(wanted, dict(os.environ)), shared)
+
+
+def drift(*, journal: JournalFolder = None, shared: FromShared) -> int:
+    """
+    Say which of our changes somebody else changed since; exit code 1 when there are any.
+
+    Example: magnus -d service=ava drift
+    """
+    from magnus.cli import verify as command
+
+    return _change("drift", lambda: command.drift(shared.dsn, journal, dict(os.environ)), shared)
+
+
+def history(
+    run: Annotated[str | None, Parameter(help="Show this run's changes; else all runs.")] = None,
+    /,
+    *,
+    journal: JournalFolder = None,
+    shared: FromShared,
+) -> int:
+    """
+    List what was done to which server, by whom, when and why; needs no server.
+
+    Example: magnus history 20261121-010402-3f9c1a
+    """
+    from magnus.cli.history import history as call
+
+    async def ask() -> Answer:
+        return call(run, journal, os.environ)
+
+    return _change("history", ask, shared)
+
+
 def _change(command: str, call: Callable[[], Awaitable[Answer | Failure]], shared: Shared) -> int:
     from magnus.cli.tuning import guarded
 
     return carry_out(command, lambda: asyncio.run(guarded(command, call)), shared)
 
 
-COMMANDS = (apply, rollback)
+COMMANDS = (apply, verify, rollback, history, drift)

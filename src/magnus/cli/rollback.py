@@ -51,6 +51,7 @@ async def rollback(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failu
     """
     if wanted.offline is not None:
         return _offline(wanted, environ)
+    await tuning.revive(wanted.dsn, wanted.journal, environ)
     async with tuning.opened(wanted.dsn, environ, "magnus rollback") as session:
         journal = tuning.journal(session, wanted.journal, environ)
         runs = tuning.runs(session, journal)

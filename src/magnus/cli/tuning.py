@@ -23,7 +23,7 @@ from magnus.errors import (
     PreflightFailed,
 )
 from magnus.tuning import autoconf, ledger, look, undo
-from magnus.tuning.guard import Orders, carry_out
+from magnus.tuning.guard import VERDICTS, Orders, carry_out
 from magnus.tuning.journal import Author, Journal, JournalBroken, JournalBusy, JournalUnusable, default_folder
 from magnus.tuning.local import Site, system_identifier
 from magnus.tuning.reach import Reach
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
     from magnus.cli.answer import Answer
     from magnus.tuning.facts import Server
+    from magnus.tuning.journal import Entry
     from magnus.tuning.ledger import Run
     from magnus.tuning.plan import Plan
     from magnus.tuning.service import Service
-    from magnus.tuning.session import Session
+    from magnus.tuning.session import Connection, Session
 
 _REFUSED: Final = (
     PlanStale,
@@ -118,6 +119,22 @@ def runs(session: Session, journal_: Journal) -> list[Run]:
     return undo.of_target(ledger.fold(journal_.entries), server.host, server.data_directory, server.port)
 
 
+async def application(session: Session, dsn: str | None) -> Connection:
+    """
+    Open a session as the application does: by its own connection string if that is named, without settings of ours.
+
+    Raises:
+        ConfigError: it leads to another server.
+    """
+    reach = session.reach if dsn is None else replace(session.reach, dsn=dsn)
+    con = await reach.connect(as_application=True)
+    theirs = await con.fetchval("SELECT pg_postmaster_start_time()")
+    if theirs != await session.con.fetchval("SELECT pg_postmaster_start_time()"):
+        con.terminate()
+        raise ConfigError("--app-dsn", reach.config().safe_dsn, "leads to another server than --dsn")
+    return con
+
+
 async def revive(dsn: str | None, folder: Path | None, environ: Mapping[str, str]) -> None:
     """
     Carry out the dead-man's orders of a run that was killed in its restart, when the server here is down since.
@@ -127,14 +144,29 @@ async def revive(dsn: str | None, folder: Path | None, environ: Mapping[str, str
     reach = Reach(dsn, environ, "magnus guard")
     place = default_folder(environ) if folder is None else folder.expanduser().absolute()
     author = Author.here("", metadata.version("magnus-db"), environ)
+    for given in _left(place, author):
+        render.progress(f"run {given.run} was interrupted in its restart; finishing that")
+        await asyncio.to_thread(carry_out, given, reach)
+
+
+def _left(place: Path, author: Author) -> list[Orders]:
+    """
+    Return the orders without a verdict, for clusters that are on this machine.
+    """
+    found = []
     for path in sorted(place.glob("*.jsonl")):
-        for run in ledger.fold(Journal.open(place, path.stem, author).entries):
-            if run.restarting is None:
-                continue
-            given = Orders.from_json(run.restarting.data["orders"])
-            if given.service.folder.exists() and system_identifier(given.service.folder) == path.stem:
-                render.progress(f"run {run.id} was interrupted in its restart; finishing that")
-                await asyncio.to_thread(carry_out, replace(given, folder=str(place)), reach)
+        pending: dict[str, Entry] = {}
+        for entry in Journal.open(place, path.stem, author).entries:
+            if entry.kind == "restart":
+                pending[entry.run] = entry
+            elif entry.kind in VERDICTS:
+                pending.pop(entry.run, None)
+        for entry in pending.values():
+            given = replace(Orders.from_json(entry.data["orders"]), folder=str(place))
+            with contextlib.suppress(OSError):
+                if system_identifier(given.service.folder) == path.stem:
+                    found.append(given)
+    return found
 
 
 def name_of(server: Server) -> str:

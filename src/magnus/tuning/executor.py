@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError
-from magnus.tuning import admission, autoconf, ledger, look, restart, undo
+from magnus.tuning import admission, autoconf, ledger, look, restart, statements, undo
 from magnus.tuning.change import Kind
 from magnus.tuning.plan import Plan, canonical
 from magnus.tuning.session import REFUSED, reload
@@ -293,6 +293,7 @@ async def apply(
         reason=options.reason,
         restart=options.service is not None,
         auto_conf=None if content is None else base64.b64encode(content).decode(),
+        baseline=None if (counters := await statements.snapshot(session.con)) is None else counters.to_json(),
     )
     return await proceed(Runner(session, journal, run), admitted, options)
 

@@ -133,6 +133,16 @@ async def auto_conf(con: Connection, site: local.Site | None) -> bytes | None:
     return found
 
 
+async def entries(con: Connection, site: local.Site | None, seen: Mapping[str, Setting]) -> dict[str, str]:
+    """
+    Return what postgresql.auto.conf holds; without a look into it, what pg_settings says comes from it.
+    """
+    content = await auto_conf(con, site)
+    if content is not None:
+        return autoconf.values(content)
+    return {setting.name.lower(): setting.text for setting in seen.values() if setting.in_auto_conf}
+
+
 async def file_settings(con: Connection) -> tuple[tuple[str, str, str], ...] | None:
     """
     Read every setting of every configuration file in the order that counts: name, value, file. None without the right.

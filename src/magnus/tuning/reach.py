@@ -48,16 +48,21 @@ class Reach:
         given: dict[str, Any] = {} if self.dsn is None else {"dsn": self.dsn}
         return DatabaseConfig.from_environ(self.environ, **given).replace(application_name=self.application_name)
 
-    async def connect(self, *, database: str | None = None) -> Connection:
+    async def connect(self, *, database: str | None = None, as_application: bool = False) -> Connection:
         """
         Open a connection of one's own, to another database of the server if that is named.
+
+        `as_application`: without any setting of ours, so that it sees what an application's session would.
 
         Raises:
             ConnectError: the server cannot be reached, or refuses.
         """
         config = self.config()
         arguments = config.connect_arguments(self.environ)
-        arguments["server_settings"] = {**arguments["server_settings"], **_GUARDS}
+        ours = {"application_name": self.application_name}
+        arguments["server_settings"] = ours if as_application else {**arguments["server_settings"], **_GUARDS}
+        if as_application:
+            arguments["statement_cache_size"] = 0  # the way in may be a pooler
         if database is not None:
             arguments["database"] = database
         try:

@@ -106,8 +106,8 @@ async def look_at(session: Session, items: Sequence[Made], runs: Sequence[Run]) 
     """
     Decide about every item, in order, as if the ones before it were done.
     """
-    entries: dict[str, str | None] = dict(await _entries(session))
     settings = await look.settings(session.con)
+    entries: dict[str, str | None] = {**await look.entries(session.con, session.site, settings)}
     roles = {(s.role, s.database, s.name): s.value for s in await look.role_settings(session.con)}
     steps = []
     for made in items:
@@ -128,14 +128,6 @@ async def look_at(session: Session, items: Sequence[Made], runs: Sequence[Run]) 
             step = await _decide_relation(session, made)
         steps.append(_named(step, runs))
     return steps
-
-
-async def _entries(session: Session) -> dict[str, str]:
-    content = await look.auto_conf(session.con, session.site)
-    if content is not None:
-        return autoconf.values(content)
-    found = await look.settings(session.con)
-    return {s.name.lower(): s.text for s in found.values() if s.in_auto_conf}
 
 
 def _decide_setting(made: Made, now: str | None, setting: Setting | None) -> Step:
