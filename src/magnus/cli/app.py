@@ -15,6 +15,7 @@ from magnus.cli import render
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
 from magnus.errors import ConfigError
 from magnus.tuning.facts import Profile, Storage
+from magnus.tuning.roles import Kind  # noqa: TC001  # as above
 from magnus.tuning.targets import Name as Target  # noqa: TC001  # as above
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _app() -> App:
     app.command(ping)
     app.command(lanes)
     app.command(plan)
+    app.command(role)
 
     @app.meta.default
     def launch(
@@ -97,7 +99,9 @@ def lanes(*, pool_size: Annotated[int, Parameter(help="Connections in the pool."
 
 def plan(
     *,
-    only: Annotated[list[str] | None, Parameter(help="Quick wins, groups or settings: quick-win-1,work_mem")] = None,
+    only: Annotated[
+        list[str] | None, Parameter(help="Quick wins, groups or settings: quick-win-1,work_mem", negative="")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="Save the plan here, for magnus apply.")] = None,
     memory: Annotated[
         str | None, Parameter(help="Memory that the server may use: 8GB. Needed for a remote one.")
@@ -122,6 +126,24 @@ def plan(
     told = Told(memory, cpus, storage, profile, pooler)
     wish = Wish(tuple(only or ()), out, target, detailed_exitcode, explain_mission)
     return _carry_out("plan", lambda: asyncio.run(call(shared.dsn, os.environ, told, wish)), shared)
+
+
+def role(
+    kind: Kind,
+    /,
+    *,
+    name: Annotated[str | None, Parameter(help="Its name; else magnus_monitor or magnus_tuner.")] = None,
+    apply: Annotated[bool, Parameter(help="Make it now, in one transaction; needs a superuser.", negative="")] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Print the grants of a role with exactly the rights that check and plan (monitor) or apply (tuner) need.
+
+    Example: magnus -d service=ava-prod role monitor | psql service=ava-prod
+    """
+    from magnus.cli.role import role as call
+
+    return _carry_out("role", lambda: asyncio.run(call(shared.dsn, os.environ, kind, name, is_applied=apply)), shared)
 
 
 def _carry_out(command: str, call: Callable[[], Answer | Failure], shared: Shared) -> int:
