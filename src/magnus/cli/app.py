@@ -15,6 +15,7 @@ from magnus.cli import render
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
 from magnus.errors import ConfigError
 from magnus.tuning.facts import Profile, Storage
+from magnus.tuning.roles import Kind  # noqa: TC001  # as above
 from magnus.tuning.targets import Name as Target  # noqa: TC001  # as above
 
 if TYPE_CHECKING:
@@ -39,8 +40,13 @@ def run(arguments: Sequence[str]) -> int:
     """
     Parse and carry out one command line; return its exit code.
     """
+    from magnus.cli.changes import COMMANDS
+
+    app = _app()
+    for command in COMMANDS:
+        app.command(command)
     try:
-        code = _app().meta(list(arguments))
+        code = app.meta(list(arguments))
     except CycloptsError as error:
         render.complain(str(error), advice="see magnus --help")
         return ExitCode.USAGE
@@ -60,10 +66,7 @@ def _app() -> App:
     app.command(ping)
     app.command(lanes)
     app.command(plan)
-    from magnus.cli import changes
-
-    for command in changes.COMMANDS:
-        app.command(command)
+    app.command(role)
 
     @app.meta.default
     def launch(
@@ -87,7 +90,7 @@ def ping(*, shared: FromShared) -> int:
     """
     from magnus.cli.ping import ping as call
 
-    return carry_out("ping", lambda: asyncio.run(call(shared.dsn, os.environ)), shared)
+    return _carry_out("ping", lambda: asyncio.run(call(shared.dsn, os.environ)), shared)
 
 
 def lanes(*, pool_size: Annotated[int, Parameter(help="Connections in the pool.")] = 30, shared: FromShared) -> int:
@@ -96,12 +99,14 @@ def lanes(*, pool_size: Annotated[int, Parameter(help="Connections in the pool."
     """
     from magnus.cli.lanes import lanes as call
 
-    return carry_out("lanes", lambda: call(pool_size, os.environ), shared)
+    return _carry_out("lanes", lambda: call(pool_size, os.environ), shared)
 
 
 def plan(
     *,
-    only: Annotated[list[str] | None, Parameter(help="Quick wins, groups or settings: quick-win-1,work_mem")] = None,
+    only: Annotated[
+        list[str] | None, Parameter(help="Quick wins, groups or settings: quick-win-1,work_mem", negative="")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="Save the plan here, for magnus apply.")] = None,
     memory: Annotated[
         str | None, Parameter(help="Memory that the server may use: 8GB. Needed for a remote one.")
@@ -125,13 +130,28 @@ def plan(
 
     told = Told(memory, cpus, storage, profile, pooler)
     wish = Wish(tuple(only or ()), out, target, detailed_exitcode, explain_mission)
-    return carry_out("plan", lambda: asyncio.run(call(shared.dsn, os.environ, told, wish)), shared)
+    return _carry_out("plan", lambda: asyncio.run(call(shared.dsn, os.environ, told, wish)), shared)
 
 
-def carry_out(command: str, call: Callable[[], Answer | Failure], shared: Shared) -> int:
+def role(
+    kind: Kind,
+    /,
+    *,
+    name: Annotated[str | None, Parameter(help="Its name; else magnus_monitor or magnus_tuner.")] = None,
+    apply: Annotated[bool, Parameter(help="Make it now, in one transaction; needs a superuser.", negative="")] = False,
+    shared: FromShared,
+) -> int:
     """
-    Run a command and show what it found; return the exit code.
+    Print the grants of a role with exactly the rights that check and plan (monitor) or apply (tuner) need.
+
+    Example: magnus -d service=ava-prod role monitor | psql service=ava-prod
     """
+    from magnus.cli.role import role as call
+
+    return _carry_out("role", lambda: asyncio.run(call(shared.dsn, os.environ, kind, name, is_applied=apply)), shared)
+
+
+def _carry_out(command: str, call: Callable[[], Answer | Failure], shared: Shared) -> int:
     try:
         found = call()
     except ConfigError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus.cli import render, tuning
-from magnus.cli.answer import Answer, ExitCode, Failure, Table
+from magnus.cli.answer import Answer, ExitCode, Failure
 from magnus.errors import ApplyFailed, ApplyRefused, ConfigError
 from magnus.tuning import admission, executor
 from magnus.tuning.plan import Plan
@@ -181,15 +181,15 @@ def _shown(plan: Plan, admitted: Admitted, rows: Sequence[tuple[str, ...]], trie
     if not rows and not admitted.waiting:
         return Answer("apply", data, ["No changes. The server is as the plan wants it."])
     text = [*(f"note: {warning}" for warning in admitted.warnings), _words(tried)]
-    return Answer("apply", data, text, [Table(("change", "now", "then", "in force"), rows)])
+    return Answer("apply", data, [*tuning.columns([("change", "now", "then", "in force"), *rows]), *text])
 
 
 def _describe(session: Session, admitted: Admitted, rows: Sequence[tuple[str, ...]], wanted: Wanted) -> None:
     late = sum(1 for row in rows if row[3] == "restart")
     asked = "requested" if wanted.is_restarting else "not requested"
     render.progress(tuning.identity(session.server))
-    for change, now, then, when in rows:
-        render.progress(f"  {change}: {now} -> {then} ({when})")
+    for line in tuning.columns(rows) if rows else ():
+        render.progress(f"  {line}")
     for warning in admitted.warnings:
         render.progress(f"note: {warning}")
     if late or admitted.waiting:

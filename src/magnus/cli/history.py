@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from magnus.cli.answer import Answer, Table
+from magnus.cli.answer import Answer
+from magnus.cli.tuning import columns
 from magnus.errors import ConfigError
 from magnus.tuning import ledger
 from magnus.tuning.journal import Author, Journal, default_folder
@@ -36,20 +37,19 @@ def history(name: str | None, folder: Path | None, environ: Mapping[str, str]) -
     data = {"journal": str(place), "runs": [_as_json(run) for run in runs], "torn": torn}
     text = [] if runs else [f"No run is in {place}."]
     text += [f"note: {path} has a line that was never finished" for path in torn]
-    headings = ("run", "server", "by", "reason", "status", "made", "standing")
-    return Answer("history", data, text, [Table(headings, [_cells(run) for run in runs])] if runs else [])
+    headings = ("run", "status", "stand", "server", "by", "reason")
+    return Answer("history", data, [*text, *(columns([headings, *map(_cells, runs)]) if runs else ())])
 
 
 def _standing(run: Run) -> int:
     return sum(1 for made in run.made if made.stand is Stand.DONE)
 
 
-def _cells(run: Run) -> tuple[str, str, str, str, str, int, int]:
-    target = run.target
+def _cells(run: Run) -> tuple[str, ...]:
+    target, author = run.target, run.begun.author
     where = f"{target['cluster_name'] or target['database']} {target['host']}:{target['port']}"
-    author = run.begun.author
     by = f"{author.actor}@{author.host} as {author.role}"
-    return (run.id, where, by, run.begun.data["reason"], run.status, len(run.made), _standing(run))
+    return (run.id, run.status, f"{_standing(run)} of {len(run.made)}", where, by, run.begun.data["reason"])
 
 
 def _as_json(run: Run) -> dict[str, Any]:
@@ -78,6 +78,5 @@ def _one(run: Run | None, name: str) -> Answer:
     ]
     rows = [(m.id, m.change["before"] or "-", m.change["after"] or "-", str(m.stand)) for m in run.made]
     text = [f"{run.id}  {run.status}  {run.begun.time}  {run.begun.author.actor}  {run.begun.data['reason']}".rstrip()]
-    return Answer(
-        "history", {**_as_json(run), "changes": changes}, text, [Table(("change", "was", "set to", "stands"), rows)]
-    )
+    text += columns([("change", "was", "set to", "stands"), *rows])
+    return Answer("history", {**_as_json(run), "changes": changes}, text)

@@ -14,7 +14,7 @@ import asyncpg
 
 from magnus import sql
 from magnus.cli.answer import Answer, ExitCode, Failure
-from magnus.cli.plan_text import lines_of, mission_table
+from magnus.cli.plan_text import lines_of
 from magnus.config import DatabaseConfig
 from magnus.errors import ConfigError, ConnectError
 from magnus.tuning import collect, host, mission, targets
@@ -212,9 +212,7 @@ def _answer(made: Plan, facts: Facts, wish: Wish) -> Answer:
             {"name": j.name, "asked": j.asked, "verdict": str(j.verdict), "here": j.here, "reason": j.reason}
             for j in judged
         ]
-    lines = lines_of(made, identity(facts.server), wish.out)
-    tables = [mission_table(judged)] if judged else []
-    return Answer("plan", data, lines, tables, exit_code)
+    return Answer("plan", data, lines_of(made, identity(facts.server), wish.out, judged), exit_code=exit_code)
 
 
 def identity(server: Server) -> str:

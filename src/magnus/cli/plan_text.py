@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
-from magnus.cli.answer import Table
 from magnus.tuning.change import Kind
+from magnus.tuning.mission import LIST
 from magnus.tuning.setting import Context
 from magnus.tuning.units import shown
 
@@ -26,7 +27,7 @@ _HEADINGS: Final = {
 _FEW: Final = 12
 
 
-def lines_of(plan: Plan, identity: str, out: Path | None) -> list[str]:
+def lines_of(plan: Plan, identity: str, out: Path | None, judged: Sequence[Judgement] = ()) -> list[str]:
     """
     Return a plan as lines.
     """
@@ -38,6 +39,7 @@ def lines_of(plan: Plan, identity: str, out: Path | None) -> list[str]:
         *_proof(plan),
         *_refused(plan),
         *_order(plan),
+        *mission_lines(judged),
         "",
         *_summary(plan, out),
     ]
@@ -77,7 +79,7 @@ def _change(change: Change, width: int) -> Iterator[str]:
     yield f"  {_sign(change)} {_label(change):{width}}  {_values(change)}  [{wins}, risk {change.risk}]"
     yield f"      {change.reason}"
     if change.cost:
-        yield f"      costs {change.cost}"
+        yield f"      cost  {change.cost}"
     if change.evidence:
         yield f"      seen  {', '.join(f'{name} {value}' for name, value in change.evidence.items())}"
 
@@ -119,14 +121,18 @@ def _proof(plan: Plan) -> Iterator[str]:
 
 
 def _refused(plan: Plan) -> Iterator[str]:
-    if not plan.refused:
-        return
-    yield ""
-    yield "considered and not planned"
-    for refusal in plan.refused:
-        now = f" {refusal.current} stays ({refusal.considered} was considered)" if refusal.current else ""
-        instead = f"; {refusal.instead}" if refusal.instead else ""
-        yield f"    {refusal.name}{now}: {refusal.reason}{instead}"
+    if plan.refused:
+        yield ""
+        yield "considered and not planned"
+    for (reason, instead), group in itertools.groupby(
+        plan.refused, key=lambda refusal: (refusal.reason, refusal.instead)
+    ):
+        for refusal in group:
+            now = f"  {refusal.current} stays ({refusal.considered} was considered)" if refusal.current else ""
+            yield f"    {refusal.name}{now}"
+        yield f"      {reason}"
+        if instead:
+            yield f"      instead  {instead}"
 
 
 def _order(plan: Plan) -> Iterator[str]:
@@ -154,11 +160,14 @@ def _summary(plan: Plan, out: Path | None) -> Iterator[str]:
         yield "Note: not saved, apply would plan again. Save it: --out plan.json"
 
 
-def mission_table(judged: Sequence[Judgement]) -> Table:
+def mission_lines(judged: Sequence[Judgement]) -> Iterator[str]:
     """
-    Return the judgement of the well-known list as a table.
+    Yield the judgement of the well-known list.
     """
-    rows = [(j.name, j.asked, str(j.verdict), j.here, j.reason) for j in judged]
-    return Table(
-        ("the list says", "value", "verdict", "this plan", "why"), rows, title="the quick-win list, line by line"
-    )
+    if judged:
+        yield ""
+        yield "the quick-win list, line by line"
+    for item in judged:
+        yield f"  {item.name} = {item.asked}" if item.name in LIST else f"  {item.name}: {item.asked}"
+        yield f"      {item.verdict}: {item.reason}"
+        yield f"      here  {item.here}"

@@ -69,13 +69,14 @@ async def rollback(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failu
             return refusal
         journal.prepare()
         with journal.exclusively():
-            return await _take_back(session, journal, steps, pending, how, wanted.guard_timeout)
+            return await _take_back(session, journal, steps, pending=pending, how=how, timeout=wanted.guard_timeout)
 
 
 async def _take_back(
     session: Session,
     journal: Journal,
     steps: Sequence[Step],
+    *,
     pending: Sequence[str],
     how: Service | None,
     timeout: float,

@@ -32,7 +32,7 @@ from magnus.tuning.session import Locked
 from magnus.tuning.session import opened as open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from magnus.cli.answer import Answer
     from magnus.tuning.facts import Server
@@ -101,8 +101,7 @@ def journal_at(system_identifier: str, role: str, folder: Path | None, environ: 
     Return the journal of a cluster, and say so when its last line was never finished.
     """
     author = Author.here(role, metadata.version("magnus-db"), environ)
-    place = default_folder(environ) if folder is None else folder.expanduser().absolute()
-    found = Journal.open(place, system_identifier, author)
+    found = Journal.open(_place(folder, environ), system_identifier, author)
     if found.torn:
         lines = ", ".join(str(number) for number in found.torn)
         render.progress(
@@ -142,11 +141,13 @@ async def revive(dsn: str | None, folder: Path | None, environ: Mapping[str, str
     The journal of the only cluster on this machine that such a run left down is found without the server's help.
     """
     reach = Reach(dsn, environ, "magnus guard")
-    place = default_folder(environ) if folder is None else folder.expanduser().absolute()
-    author = Author.here("", metadata.version("magnus-db"), environ)
-    for given in _left(place, author):
+    for given in _left(_place(folder, environ), Author.here("", metadata.version("magnus-db"), environ)):
         render.progress(f"run {given.run} was interrupted in its restart; finishing that")
         await asyncio.to_thread(carry_out, given, reach)
+
+
+def _place(folder: Path | None, environ: Mapping[str, str]) -> Path:
+    return default_folder(environ) if folder is None else folder.expanduser().absolute()
 
 
 def _left(place: Path, author: Author) -> list[Orders]:
@@ -225,6 +226,15 @@ async def guarded(command: str, call: Callable[[], Awaitable[Answer | Failure]])
         raise
     except MagnusError as error:
         return Failure(command, ExitCode.REFUSED, str(error))
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """
+    Return rows as lines with aligned columns, none of them cut: names are there to be copied.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def expanded(plan: Plan, only: Sequence[str]) -> list[str]:

@@ -72,7 +72,7 @@ async def verify(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure
         taken = None
         if whole.verdict is Speed.WORSE and wanted.is_taking_back:
             taken = await _take_back(session, chosen[-1], runs, wanted, environ)
-    return _answer(found, wins, whole, rows, taken, wanted)
+    return _answer(found, wins, whole, rows, taken=taken, wanted=wanted)
 
 
 def _chosen(runs: Sequence[Run], name: str | None) -> list[Run]:
@@ -139,6 +139,7 @@ def _answer(
     wins: Mapping[str, bool],
     whole: Compared,
     rows: Sequence[Compared],
+    *,
     taken: undo.Undone | None,
     wanted: Wanted,
 ) -> Answer:

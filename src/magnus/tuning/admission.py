@@ -135,8 +135,10 @@ def _of_standbys(plan: Plan, server: Server) -> list[str]:
         return []
     names = ", ".join(sorted({standby.name for standby in server.standbys}))
     return [
-        f"{', '.join(raised)} must be raised on every standby ({names}) before the primary, or their recovery pauses; "
-        "make and apply a plan on each of them first, then repeat this with --standbys-ready"
+        (
+            f"{', '.join(raised)} must be raised on every standby ({names}) before the primary, or recovery pauses; "
+            "make and apply a plan on each of them first, then repeat this with --standbys-ready"
+        )
     ]
 
 
@@ -274,13 +276,17 @@ def _of_list(change: Change, setting: Setting) -> list[str]:
 def _of_source(change: Change, setting: Setting, server: Server) -> list[str]:
     if setting.is_outranked:
         return [
-            f"{setting.value!r} comes from the {setting.source}, which outranks ALTER SYSTEM also after a restart; "
-            "change it where the server is started"
+            (
+                f"{setting.value!r} comes from the {setting.source}, which outranks ALTER SYSTEM also after a restart; "
+                "change it where the server is started"
+            )
         ]
     if not server.permissions.can_alter(change.name):
         return [
-            f"role {server.permissions.role} may not set it; as superuser: GRANT ALTER SYSTEM ON PARAMETER "
-            f"{change.name} TO {server.permissions.role}"
+            (
+                f"role {server.permissions.role} may not set it; as superuser: GRANT ALTER SYSTEM ON PARAMETER "
+                f"{change.name} TO {server.permissions.role}"
+            )
         ]
     return []
 

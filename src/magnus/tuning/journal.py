@@ -58,7 +58,7 @@ class Author:
     @classmethod
     def here(cls, role: str, version: str, environ: Mapping[str, str]) -> Self:
         """
-        This process's person (behind sudo: whoever called it) and machine.
+        The person of this process (behind sudo: whoever called it) and its machine.
         """
         try:
             user = getpass.getuser()

@@ -7,13 +7,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import asyncpg
-
 from magnus import _driver
 from magnus.config import DatabaseConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import asyncpg
 
     Connection = asyncpg.Connection[asyncpg.Record]
 

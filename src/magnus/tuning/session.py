@@ -9,8 +9,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
-
 from magnus.errors import ConnectError, TuningError
 from magnus.tuning import look
 from magnus.tuning.local import Site
@@ -19,6 +17,8 @@ from magnus.tuning.setting import Context
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from datetime import datetime
+
+    import asyncpg
 
     from magnus.tuning.facts import Server
     from magnus.tuning.reach import Reach

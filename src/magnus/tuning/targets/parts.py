@@ -44,6 +44,8 @@ def why(change: Change, mark: str) -> str:
     """
     Return the comment of a change: before, when it takes effect, why.
     """
+    if change.kind is not Kind.SETTING:
+        return f"{mark} {comment(change.reason)}"
     when = {Context.NOW: "reload", Context.NEW_SESSIONS: "new sessions", Context.RESTART: "restart"}[change.context]
     before = "nothing" if change.before in {None, ""} else change.before
     return f"{mark} was {comment(before or '')}; {when}; {comment(change.reason)}"
