@@ -147,6 +147,7 @@ def _write(site: Site, journal: Journal, merged: bytes, steps: Sequence[Step], i
     files.replace(site, merged)
     for step in wanted:
         journal.write("undone", step.made.run, id=step.made.id)
+    undo.settle(journal, steps)
     conflicts = tuple(step for step in steps if step.decision.verdict is Verdict.CONFLICT)
     left = [made.id for made in items if made.change["kind"] != "setting"]
     undone = undo.Undone(tuple(step.made.id for step in wanted), conflicts)

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+import asyncpg
+
 from magnus import sql
 from magnus.cli import render
 from magnus.cli.answer import ExitCode, Failure
@@ -226,6 +228,10 @@ async def guarded(command: str, call: Callable[[], Awaitable[Answer | Failure]])
         raise
     except MagnusError as error:
         return Failure(command, ExitCode.REFUSED, str(error))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        # What the server says of a statement of ours holds no secret; what stands is in the journal.
+        said = " ".join(str(error).split()) if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
+        return Failure(command, ExitCode.UNREACHABLE, said, "see magnus history; go on with apply --resume or rollback")
 
 
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:

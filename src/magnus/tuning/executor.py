@@ -18,6 +18,7 @@ import asyncpg
 from magnus.errors import ApplyFailed, ConfigError
 from magnus.tuning import admission, autoconf, ledger, look, restart, statements, undo
 from magnus.tuning.change import Kind
+from magnus.tuning.journal import JournalUnusable
 from magnus.tuning.plan import Plan, canonical
 from magnus.tuning.session import REFUSED, reload
 from magnus.tuning.setting import Context
@@ -323,6 +324,8 @@ async def proceed(runner: Runner, admitted: admission.Admitted, options: Options
         if not error.is_settled:
             runner.journal.write("end", runner.run, status="partly" if runner.made else "failed", error=str(error))
         raise
+    except JournalUnusable as error:
+        raise ApplyFailed(str(error), applied=tuple(runner.made), is_settled=True) from error
     status = "waiting" if waiting or rest else "applied"
     runner.journal.write("end", runner.run, status=status)
     return Outcome(runner.run, status, tuple(runner.made), waiting, tuple(c.id for c in rest))

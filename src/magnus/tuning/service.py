@@ -266,6 +266,7 @@ def _spawn(service: Service) -> None:
     wait_until(lambda: child.poll() is not None or _is_up(service.folder, child.pid), 30.0)
     if child.poll() is not None:
         raise RestartFailed(f"PostgreSQL ended at its start with exit code {child.returncode}")
+    child.returncode = 0  # it outlives this process; its handle must not complain of that
 
 
 def _is_up(data: Path, pid: int) -> bool:

@@ -16,7 +16,7 @@ from magnus.errors import ApplyFailed, ConfigError, NotReversible
 from magnus.tuning import autoconf, files, look, quoting, restart
 from magnus.tuning.autoconf import QUOTED_LISTS
 from magnus.tuning.change import Kind
-from magnus.tuning.ledger import Decision, Made, Run, Verdict, decide
+from magnus.tuning.ledger import Decision, Made, Run, Verdict, decide, fold
 from magnus.tuning.session import reload
 from magnus.tuning.setting import Context, split_list
 
@@ -264,6 +264,7 @@ async def carry_out(session: Session, journal: Journal, steps: Sequence[Step]) -
         done.append(made.id)
         if made.change["kind"] == Kind.SETTING:
             settings[made.change["name"]] = step.decision.value
+    settle(journal, steps)
     exact = await put_back_bytes(session, journal, steps)
     if settings:
         missing = await reload(session, settings)
@@ -273,6 +274,16 @@ async def carry_out(session: Session, journal: Journal, steps: Sequence[Step]) -
     conflicts = tuple(step for step in steps if step.decision.verdict is Verdict.CONFLICT)
     ours = tuple(step for step in steps if step.made.id in done and step.made.change["kind"] == Kind.SETTING)
     return Undone(tuple(done), conflicts, ours, waiting, exact)
+
+
+def settle(journal: Journal, steps: Sequence[Step]) -> None:
+    """
+    End the runs that were interrupted and of which nothing is left: there is nothing to resume.
+    """
+    touched = {step.made.run for step in steps}
+    for run in fold(journal.entries):
+        if run.id in touched and not run.is_finished and not run.open_changes:
+            journal.write("end", run.id, status="taken back")
 
 
 async def _make(session: Session, step: Step, done: tuple[str, ...]) -> None:
