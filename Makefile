@@ -48,6 +48,9 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 tuning-proof: $(VENV)/.dev  ## the optimizer's memory proof over 100,000 random servers; the suite tries 20,000
 	MAGNUS_FACTS=100000 $(BIN)/pytest tests/unit/tuning/test_budget.py
 
+apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, long random sequences
+	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning --pg=18,15 -n2
+
 mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of the tree; the tests must notice
 	$(BIN)/python tests/mutants.py --write
 

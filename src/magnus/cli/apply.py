@@ -68,6 +68,7 @@ async def apply(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure:
             scripts=tuning.scripts(),
             are_standbys_ready=wanted.are_standbys_ready,
         )
+        await tuning.refuse_broken_files(session)
         rows = _rows(admitted)
         tried = await _tried(session, plan, admitted, wanted)
         if wanted.is_dry or not (admitted.changes or admitted.waiting):

@@ -120,6 +120,18 @@ def runs(session: Session, journal_: Journal) -> list[Run]:
     return undo.of_target(ledger.fold(journal_.entries), server.host, server.data_directory, server.port)
 
 
+async def refuse_broken_files(session: Session) -> None:
+    """
+    Stop while a reload would do nothing: one error in any file is enough for that.
+
+    Raises:
+        ApplyRefused: naming file and line.
+    """
+    errors = await look.file_errors(session.con)
+    if errors:
+        raise ApplyRefused(tuple(f"{error}; repair it first, a reload applies nothing until then" for error in errors))
+
+
 async def application(session: Session, dsn: str | None) -> Connection:
     """
     Open a session as the application does: by its own connection string if that is named, without settings of ours.

@@ -346,6 +346,8 @@ class _Trial:
         named = [name for name in sorted(self.wanted.changed, key=len, reverse=True) if name in words]
         quoted = [name for name in self.wanted.changed if _mentions(words, self.wanted.settings.get(name, ""))]
         blamed = (named or quoted or [""])[0]
+        if not blamed and any(mark in words for mark in ("could not access file", "could not load library")):
+            blamed = next(iter(self.wanted.changed & {"shared_preload_libraries"}), "")
         if not blamed and "shared memory" in words:
             blamed = self._to_blame("shared_buffers")
         value = f" = {self.wanted.settings.get(blamed)!r}" if blamed in self.wanted.settings else ""
