@@ -160,9 +160,9 @@ async def file_errors(con: Connection) -> tuple[str, ...] | None:
 
     "setting could not be applied" is shown for good settings that wait for a restart, too.
     """
-    sql = "SELECT sourcefile, sourceline, error FROM pg_file_settings WHERE error IS NOT NULL ORDER BY seqno"
+    sql = "SELECT sourcefile, sourceline, error, name FROM pg_file_settings WHERE error IS NOT NULL ORDER BY seqno"
     try:
         rows = await con.fetch(sql)
     except asyncpg.InsufficientPrivilegeError:
         return None
-    return tuple(f"{row[0]} line {row[1]}: {row[2]}" for row in rows if row[2] != "setting could not be applied")
+    return tuple(f"{row[0]} line {row[1]}: {row[3] or ''} {row[2]}" for row in rows if row[2] != "setting could not be applied")
