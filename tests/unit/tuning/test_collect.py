@@ -126,12 +126,12 @@ def test_the_tuner_may_set_what_a_rule_may_plan_and_nothing_else():
 
 
 def test_a_monitor_gets_no_right_to_change_anything():
-    """Four grants and the role."""
+    """Five grants and the role."""
     text = "\n".join(grant.sql for grant in grants(Kind.MONITOR, "watch", server()))
     assert "ALTER SYSTEM" not in text
     assert "pg_reload_conf" not in text
     assert "CREATE ON" not in text
-    assert text.count("GRANT") == 4
+    assert text.count("GRANT") == 5
 
 
 def test_an_existing_role_is_not_made_again():
