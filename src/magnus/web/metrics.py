@@ -14,9 +14,9 @@ def metrics_router(render: Callable[[str], tuple[bytes, str]]) -> APIRouter:
     """
     Return `GET /metrics` over a function from the Accept header to text and media type.
     """
-    router = APIRouter(tags=["health"])
+    router = APIRouter()
 
-    @router.get("/metrics", responses={200: {"description": "Metrics", "content": {"text/plain": {}}}})
+    @router.get("/metrics", include_in_schema=False)  # for Prometheus, which has a description of its own
     async def metrics(accept: Annotated[str, Header()] = "") -> Response:
         """
         Show the database layer's metrics to Prometheus.
