@@ -206,8 +206,8 @@ MUTANTS = (
     ),
     shell(
         "A cancelled waiter tells the pool", "_pool.py",
-        "            self._apply(state.withdraw(waiter, self._now()))\n            raise",
-        "            raise",
+        "                    self._apply(state.withdraw(waiter, self._now()))\n                    raise",
+        "                    raise",
         "test_pool_callers.py::test_a_waiter_cancelled_after_its_hand_off_passes_the_slot_on",
     ),
     shell(
