@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from magnus import lanes
+from magnus._beside import Questions
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
@@ -77,7 +78,8 @@ class Database(Statements):
         self._has_served = False
         self._stats = QueryStats(config.slow_query_threshold)
         self._clock: Clock = _CLOCK
-        self._learner = Learner(self._ask) if config.reset == "smart" else None
+        self._questions = Questions(config, "catalogue")
+        self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
         super().__init__(
             Terms.of(
                 config,
@@ -155,6 +157,7 @@ class Database(Statements):
         if self._learner is not None:
             self._learner.knowledge.doubted()  # whatever was known is from before
             watch_forks(self._learner)
+            watch_forks(self._questions)
             self._learner.start()
 
     async def close(self, timeout: float = 10.0) -> None:
@@ -384,14 +387,6 @@ class Database(Statements):
         if self._pool is None:
             raise PoolClosed("the database is not connected")
         return self._pool
-
-    async def _ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
-        """
-        Ask the server something of the layer's own, beside the pool.
-        """
-        if self._control is None:
-            raise PoolClosed("the database is not connected")
-        return await self._control.ask(sql, *args)
 
     async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
