@@ -215,7 +215,7 @@ class Statements:
         return await self._repeatedly(method, text, args, priority, lane, span, options, is_final=True)
 
     # Written out, because every call and every object less is felt in what the pool can do.
-    async def _briefly(  # noqa: C901, PLR0912, PLR0917
+    async def _briefly(  # noqa: C901, PLR0912, PLR0915, PLR0917
         self,
         knowledge: Knowledge,
         method: str,
@@ -231,6 +231,7 @@ class Statements:
         """
         terms, generation = self._terms, knowledge.generation
         is_sent = is_done = False
+        result: Any = None
         delay: float | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
@@ -261,8 +262,10 @@ class Statements:
             finally:
                 watch.leave()
                 done = terms.now()
-                if is_sent:
-                    terms.stats.ran(done - sent, is_successful=is_done)
+                if is_sent and terms.stats.ran(done - sent, is_successful=is_done) and terms.slow is not None:
+                    slow = execution or self._hold(pool, slot, lane)
+                    slow.asked_at = span.started
+                    slow.was_slow(method, text, args, done - sent, result)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
@@ -300,9 +303,13 @@ class Statements:
         Run a statement, again while that is safe. `failed`: attempts that there were before.
         """
         progress = Progress()
+        attempts = failed
 
         async def attempt(progress: Progress) -> Any:
+            nonlocal attempts
+            attempts += 1
             execution = await self._lease(lane, span.deadline, is_named=lanes.is_named(priority))
+            execution.asked_at, execution.attempts = span.started, attempts
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final
