@@ -171,17 +171,20 @@ class _Reading:
             found.append(f" {HIDDEN}" if found else HIDDEN)
         return "".join(found)
 
-    def normal(self, fingerprint: Callable[[str], str | None], sql: str) -> Normal:
+    def normal(self, grammar: Callable[[str], str | None], sql: str) -> Normal:
         text = self.text(self._last_param)
-        shape = _digest(" ".join(self._shape) + (HIDDEN if self._is_doubtful else ""))
-        own = "m" + _digest(_short_lists(self._shape))[1:]
-        found = fingerprint(sql) if sql and not self._is_doubtful else None
+        shape = _canonical(" ".join(self._shape).removesuffix(" ;"))
+        brief = _LIST.sub(_short_list, shape)
+        tree = grammar(sql) if sql and not self._is_doubtful else None
+        # The grammar knows that `!=` is `<>`, and takes parameters for constants, which the server does not.
+        parts = ["m", brief] if tree is None else [tree, *filter(_MARK.fullmatch, brief.split(" "))]
+        doubt = HIDDEN if self._is_doubtful else ""
         tokens = self._tokens
         is_one = ";" not in tokens[:-1]
         return Normal(
             text=text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …",
-            fingerprint=found or own,
-            shape=shape,
+            fingerprint=_digest(" ".join(parts) + doubt),
+            shape=_digest(shape + doubt),
             summary=summary_of(tokens),
             is_plannable=is_one and not self._is_doubtful and tokens[:1] != [] and tokens[0] in _PLANNABLE,
         )
@@ -191,12 +194,30 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
-_CONSTANT: Final = r"(?:'|0|1|\.0|\$\d+)"
-_LIST: Final = re.compile(rf"\b(in \(|array \[) {_CONSTANT}(?: , {_CONSTANT})*(?= [)\]])")
+_CONSTANT: Final = r"(?:'|0|1|\.0)"
+_PARAM: Final = r"\$\d+"
+_MARK: Final = re.compile(rf"{_CONSTANT}|{_PARAM}|…[$']")
+_ALONE: Final = re.compile(rf"\bin \( ({_CONSTANT}|{_PARAM}) \)")  # the parser makes `= x` of it
+_LIST: Final = re.compile(
+    rf"(?P<open>\bin \(|\barray \[) (?:{_CONSTANT}(?: , {_CONSTANT})*|(?P<param>{_PARAM})(?: , {_PARAM})*)(?= [)\]])"
+)
 
 
-def _short_lists(shape: list[str]) -> str:
-    return _LIST.sub(r"\1 …", " ".join(shape).removesuffix(" ;"))
+_FILLERS: Final = re.compile(r"\b(?:as|inner(?= join)|outer(?= join)) ")
+
+
+def _canonical(shape: str) -> str:
+    """
+    Return one of several ways to write the same.
+    """
+    return _ALONE.sub(r"= \1", _FILLERS.sub("", shape)).replace(" ! = ", " < > ")
+
+
+def _short_list(found: re.Match[str]) -> str:
+    """
+    Return a list of constants, or of parameters, without its length.
+    """
+    return f"{found['open']} …{chr(36) if found['param'] else chr(39)}"
 
 
 # --- the short name --------------------------------------------------------------------------------------------------
