@@ -7,7 +7,6 @@ over.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -61,7 +60,8 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
-        slow: Is told of statements that were slow; None where nobody listens.
+        slow: Is told of statements that were slow, while the exception that ends one is being handled; None where nobody
+            listens. See `SlowLog.saw`.
         background: What goes on after its caller was answered.
     """
 
@@ -306,20 +306,11 @@ class Execution:
 
     def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
         """
-        Tell of a statement that was slow; the exception that ends it, if any, is the one being handled.
+        Tell of a statement that was slow.
         """
         if self.terms.slow is not None:
-            self.terms.slow(
-                text,
-                seconds,
-                method=method,
-                result=result,
-                error=sys.exception(),
-                lane=self.lane,
-                wait=self._lease.acquired_at - self.asked_at if self.asked_at else 0.0,
-                attempts=self.attempts,
-                args=args,
-            )
+            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
+            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
 
     def _remaining(self, text: str, span: Window) -> float:
         remaining = span.deadline - self.terms.now()

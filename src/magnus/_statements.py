@@ -263,9 +263,7 @@ class Statements:
                 watch.leave()
                 done = terms.now()
                 if is_sent and terms.stats.ran(done - sent, is_successful=is_done) and terms.slow is not None:
-                    slow = execution or self._hold(pool, slot, lane)
-                    slow.asked_at = span.started
-                    slow.was_slow(method, text, args, done - sent, result)
+                    terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)

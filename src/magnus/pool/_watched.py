@@ -5,7 +5,6 @@ Without a threshold nothing of this is in the way. It knows statements by text a
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Final
@@ -63,17 +62,7 @@ class Watch:
         finally:
             took = time.monotonic() - began
             if took > self._threshold:
-                self.log.saw(
-                    text,
-                    took,
-                    method=call.__name__,
-                    result=result,
-                    error=sys.exception(),
-                    lane=LANE,
-                    wait=0.0,
-                    attempts=1,
-                    args=args,
-                )
+                self.log.saw(text, took, call.__name__, result, LANE, 0.0, 1, args)
         return result
 
 

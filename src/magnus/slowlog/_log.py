@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,14 +97,12 @@ class SlowLog:
 
     # --- where statements run
 
-    def saw(
+    def saw(  # noqa: PLR0917  # named arguments cost as much as all the rest when everything is slow
         self,
         text: str,
         seconds: float,
-        *,
         method: str,
         result: object,
-        error: BaseException | None,
         lane: str,
         wait: float,
         attempts: int,
@@ -111,9 +110,13 @@ class SlowLog:
     ) -> None:
         """
         Take in a slow statement, or count it. Never raises, never waits.
+
+        To be called while the exception that ends the statement, if there is one, is being handled. `method` is the
+        driver's, `args` and `result` are what it was given and gave.
         """
         if self._loop is None or not self._buffer.admits(text, self._clock.now()):
             return
+        error = sys.exception()
         outcome, sqlstate = outcome_of(error)
         self._buffer.put(
             Entry(
@@ -159,6 +162,8 @@ class SlowLog:
             await asyncio.gather(task, return_exceptions=True)
         self._buffer.clear()
         self._note_left_out()
+        self._tell_at = 0.0
+        self._tell_left_out()
         await self._table.close()
 
     def forked(self) -> None:

@@ -2,7 +2,8 @@
 WITH old AS (
     SELECT id FROM slow_query_log
      WHERE "timestamp" < pg_catalog.now() - $1::float8 * interval '1 day'
-        OR id <= (SELECT id FROM slow_query_log ORDER BY id DESC OFFSET $2::bigint LIMIT 1)
+        OR $2::bigint IS NOT NULL  -- OFFSET NULL would be OFFSET 0, and that everything
+           AND id <= (SELECT id FROM slow_query_log ORDER BY id DESC OFFSET $2::bigint LIMIT 1)
      ORDER BY id
      LIMIT $3
 )
