@@ -60,8 +60,8 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
-        slow: Is told of statements that were slow, while the exception that ends one is being handled; None where nobody
-            listens. See `SlowLog.saw`.
+        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
+            None where nobody listens.
         background: What goes on after its caller was answered.
     """
 

@@ -1,14 +1,12 @@
 """The slow-query log on a real server: what lands in its table, how, and what happens when it cannot."""
 
 import asyncio
-import asyncio
 import contextlib
 import io
 import json
 import uuid
 
 import asyncpg
-import pytest
 import pytest
 
 import magnus
