@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from magnus.pool._stats import Histogram
 
 if TYPE_CHECKING:
-    from magnus.pool import LaneSnapshot, PoolSnapshot
+    from collections.abc import Sequence
+
+    from magnus.pool import Distribution, LaneSnapshot, PoolSnapshot
 
 
 class QueryStats:
@@ -47,6 +49,12 @@ class QueryStats:
         Count a statement that could not be sent.
         """
         self.failed += 1
+
+    def distribution(self, bounds: Sequence[float]) -> Distribution:
+        """
+        Return how long the statements that were sent took.
+        """
+        return self._durations.cumulative(bounds)
 
     def snapshot(self, *, retries: int) -> dict[str, int | float]:
         """

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
     from magnus.observe import Event, Observer
+    from magnus.pool import Distribution
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -351,6 +352,14 @@ class Database(Statements):
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
         return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
+
+    def distributions(self, bounds: Sequence[float]) -> tuple[Distribution, dict[QueryPriority, Distribution]]:
+        """
+        Return how long statements took, and how long callers waited for a connection by lane, both since the start.
+
+        `bounds` are ascending seconds; each count is of durations up to its bound. Without a pool nobody waited.
+        """
+        return self._stats.distribution(bounds), {} if self._pool is None else self._pool.waits(bounds)
 
     def add_observer(self, observer: Observer) -> None:
         """
