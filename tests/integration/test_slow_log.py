@@ -266,7 +266,7 @@ async def test_both_reports_agree_with_what_was_run(dsn):
     async with opened(dsn, slow_query_threshold=0.0) as db:
         for number in range(7):
             await db.fetch(f"SELECT pg_sleep(0.0{number % 3 + 1}), 'canary {number}'")
-        for number in range(4):
+        for _ in range(4):
             await db.fetch("SELECT pg_sleep($1)", 0.05)
     today, hour = await ask(dsn, TODAY), await ask(dsn, THIS_HOUR)
     assert [(row["query"], row["occurrences"]) for row in today] == [
@@ -389,7 +389,7 @@ async def test_it_can_be_switched_to_events_or_off(dsn):
 
 async def test_old_and_excess_rows_are_deleted(dsn):
     """By age and by number; 0 keeps everything."""
-    await ask_all(dsn, sql.text("slow_query_log_install"))
+    await ask_all(dsn, sql.text("slow_query_log"))
     await ask_all(
         dsn,
         "INSERT INTO slow_query_log (query, duration_ms, threshold_ms, timestamp)"
@@ -409,7 +409,7 @@ async def test_old_and_excess_rows_are_deleted(dsn):
 
 async def test_the_scripts_install_upgrade_and_remove(dsn):
     """Installing twice changes nothing; removing takes everything; installing again works."""
-    install, remove = sql.text("slow_query_log_install"), sql.text("slow_query_log_remove")
+    install, remove = sql.text("slow_query_log"), sql.text("slow_query_log_remove")
     await ask_all(dsn, install, install, remove)
     assert (await ask(dsn, "SELECT to_regclass('slow_query_log') AS found"))[0]["found"] is None
     await ask_all(dsn, remove, install)
@@ -489,7 +489,7 @@ async def test_closing_writes_what_waits(dsn):
 
 async def test_rows_that_the_server_refuses_do_not_block_those_behind_them(dsn):
     """A table that somebody constrained: its rows are dropped and counted, the log goes on."""
-    await ask_all(dsn, sql.text("slow_query_log_install"))
+    await ask_all(dsn, sql.text("slow_query_log"))
     await ask_all(dsn, "ALTER TABLE slow_query_log ADD CHECK (query NOT LIKE '%abs%')")
     async with opened(dsn) as db:
         await db.fetch(f"{SLEEP}, abs(1)")

@@ -171,7 +171,7 @@ class Table:
         is_whole = place is not None and len(place.columns) == len(COLUMNS)
         if not is_whole and self._config.slow_log_create:
             try:
-                await con.execute(sql.text("slow_query_log_install"), timeout=_LIMIT)
+                await con.execute(sql.text("slow_query_log"), timeout=_LIMIT)
             except asyncpg.InsufficientPrivilegeError:
                 if place is None:
                     raise Unusable("no_permission") from None
