@@ -1,7 +1,7 @@
 """What a server tells of its statements and sessions, as read-only views for the command line and for web pages.
 
 `snapshot`, `total`, `delta` and `statements` read pg_stat_statements; `sessions` and `blocking_tree` what goes on now;
-`groups` the slow-query log. They take the driver's connection, and no pool.
+`groups` the slow-query log. They take a connection of any kind, or a `Database`.
 """
 
 from magnus.insight._counters import (
@@ -18,6 +18,7 @@ from magnus.insight._counters import (
     total,
 )
 from magnus.insight._errors import Unavailable
+from magnus.insight._source import Source
 from magnus.insight.activity import Blocker, Session, blocking_tree, end, sessions
 from magnus.insight.reader import Extension, extension, snapshot, statements
 from magnus.insight.slow import SORTS, Group, groups, plan
@@ -34,6 +35,7 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "SORTS",
     "Session",
     "Snapshot",
+    "Source",
     "Statement",
     "Unavailable",
     "blocking_tree",

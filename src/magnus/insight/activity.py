@@ -14,7 +14,7 @@ from magnus.insight._errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from magnus._driver import Connection
+    from magnus.insight._source import Source
 
 _LIMIT: Final = 5.0
 _PREPARED: Final = 0  # the server's pid for a prepared transaction, which has no session
@@ -75,7 +75,7 @@ class Blocker:
         return {"pid": self.session.pid, "waiters": [waiter.as_dict() for waiter in self.waiters]}
 
 
-async def sessions(con: Connection, *, with_own: bool = False) -> list[Session]:
+async def sessions(con: Source, *, with_own: bool = False) -> list[Session]:
     """
     Return the client sessions of a server. Of other roles' sessions little is shown without pg_read_all_stats.
     """
@@ -143,7 +143,7 @@ def _unseen(pid: int) -> Session:
     return replace(nothing, query=f"<{kind}>")
 
 
-async def end(con: Connection, pid: int, *, whole_session: bool) -> bool:
+async def end(con: Source, pid: int, *, whole_session: bool) -> bool:
     """
     Cancel what a session runs, or end the session; return whether the server sent the signal.
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from magnus._driver import Connection
     from magnus.insight._counters import Delta, Key
+    from magnus.insight._source import Source
 
 _LIMIT: Final = 10.0
 _SPARE: Final = 50
@@ -65,7 +65,7 @@ class Extension:
         return () if self.sees_all else (_OF_OTHERS.format(self.role),)
 
 
-async def extension(con: Connection) -> Extension:
+async def extension(con: Source) -> Extension:
     """
     Find the extension in the database that `con` is connected to.
 
@@ -107,7 +107,7 @@ def _not_preloaded(preloaded: str, *, is_created: bool) -> Unavailable:
     )
 
 
-async def snapshot(con: Connection, found: Extension | None = None) -> Snapshot:
+async def snapshot(con: Source, found: Extension | None = None) -> Snapshot:
     """
     Read all counters, without texts, so that it may be done often.
 
@@ -136,7 +136,7 @@ async def snapshot(con: Connection, found: Extension | None = None) -> Snapshot:
 
 
 async def statements(
-    con: Connection, found: Extension, delta: Delta, *, order: str = "total", limit: int = 20
+    con: Source, found: Extension, delta: Delta, *, order: str = "total", limit: int = 20
 ) -> list[Statement]:
     """
     Return the first `limit` statements of an interval in an order of `ORDERS`, with their texts.
@@ -158,7 +158,7 @@ async def statements(
 
 
 async def _texts(
-    con: Connection, found: Extension, keys: Iterable[Key]
+    con: Source, found: Extension, keys: Iterable[Key]
 ) -> Mapping[tuple[int, int, int], tuple[str | None, str | None, str]]:
     rows: list[Any] = await con.fetch(
         f"SELECT s.userid, s.dbid, s.queryid, s.query, d.datname::text AS database, r.rolname::text AS role "  # noqa: S608

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from magnus._driver import Connection
+    from magnus.insight._source import Source
 
 _LIMIT: Final = 30.0
 _PARTS: Final = 12
@@ -78,7 +78,7 @@ class Group:
         }
 
 
-async def groups(con: Connection, *, since: float = 86_400.0, order: str = "total", limit: int = 20) -> list[Group]:
+async def groups(con: Source, *, since: float = 86_400.0, order: str = "total", limit: int = 20) -> list[Group]:
     """
     Return what was slow in the last `since` seconds, by fingerprint.
 
@@ -102,7 +102,7 @@ def _group(row: dict[str, Any]) -> Group:
     return Group(**row, trend=trend)
 
 
-async def _table(con: Connection) -> tuple[str, frozenset[str]]:
+async def _table(con: Source) -> tuple[str, frozenset[str]]:
     rows = await con.fetch(sql.text("slow_query_log_columns"), timeout=_LIMIT)
     if not rows:
         raise Unavailable(
@@ -114,7 +114,7 @@ async def _table(con: Connection) -> tuple[str, frozenset[str]]:
     return f'"{schema}".slow_query_log', frozenset(row["name"] for row in rows)
 
 
-async def plan(con: Connection, fingerprint: str) -> Any | None:
+async def plan(con: Source, fingerprint: str) -> Any | None:
     """
     Return the kept plan of a fingerprint as EXPLAIN's JSON text, None when there is none.
     """
