@@ -238,6 +238,7 @@ class Statements:
         terms, generation = self._terms, knowledge.generation
         now = terms.now
         is_sent = is_done = False
+        result: Any = None
         delay: float | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
@@ -269,8 +270,8 @@ class Statements:
             finally:
                 watch.leave()
                 done = now()
-                if is_sent:
-                    terms.stats.ran(done - sent, is_successful=is_done)
+                if is_sent and terms.stats.ran(done - sent, is_successful=is_done) and terms.slow is not None:
+                    terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
@@ -308,9 +309,13 @@ class Statements:
         Run a statement, again while that is safe. `failed`: attempts that there were before.
         """
         progress = Progress()
+        attempts = failed
 
         async def attempt(progress: Progress) -> Any:
+            nonlocal attempts
+            attempts += 1
             execution = await self._lease(lane, span.deadline, is_named=lanes.is_named(priority))
+            execution.asked_at, execution.attempts = span.started, attempts
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final

@@ -5,11 +5,12 @@ from magnus.pool._lanes import RANK, LaneLimits, lane_table
 from magnus.pool._lease import Lease
 from magnus.pool._pool import Pool
 from magnus.pool._slots import Slot, Watch
-from magnus.pool._stats import LaneSnapshot, PoolSnapshot
+from magnus.pool._stats import Distribution, LaneSnapshot, PoolSnapshot
 from magnus.pool._sweep import Sweep
 
 __all__ = [
     "RANK",
+    "Distribution",
     "LaneLimits",
     "LaneSnapshot",
     "Lease",

@@ -50,7 +50,8 @@ class LaneLimits:
         cap: Slots that this lane and all lanes below it may hold together; at least 1.
         weight: Its share of hand-offs when several lanes wait; 0 is served before all others.
         max_waiting: Callers that may queue; the next one is refused.
-        wait_target: Seconds of waiting beyond which a queue that stands is shed; None: never.
+        wait_target: Seconds of waiting beyond which a queue stands; None: it is never shed.
+        is_eager: A queue that stands is shed although everybody in it could be served in time.
     """
 
     lane: QueryPriority
@@ -58,6 +59,7 @@ class LaneLimits:
     weight: int
     max_waiting: int
     wait_target: float | None = None
+    is_eager: bool = False
 
 
 def lane_table(
@@ -94,6 +96,7 @@ def lane_table(
                 weight if own is None or own.weight is None else own.weight,
                 max_waiting if own is None or own.max_waiting is None else own.max_waiting,
                 wait_targets.get(lane),
+                own is not None and own.wait_target is not None,
             )
         )
     return tuple(found)
@@ -172,7 +175,7 @@ class Lanes:
         self._strict = 0
         self._last = len(table) - 1
         self.total_waiting = 0
-        self.codels = [Codel(limits.wait_target) for limits in table]
+        self.codels = [Codel(limits.wait_target, is_eager=limits.is_eager) for limits in table]
 
     @property
     def caps(self) -> tuple[int, ...]:
@@ -324,8 +327,7 @@ class Lanes:
                 expired.append(waiter)
                 continue
             codel = self.codels[rank]
-            is_last = not self._queues[rank]
-            if codel.is_shed(waiter.since, waiter.deadline, now, is_last=is_last) and waiter.may_be_shed:
+            if codel.target is not None and self._is_shed(codel, waiter, now):
                 waiter.is_shed = True
                 expired.append(waiter)
                 continue
@@ -334,15 +336,26 @@ class Lanes:
             self.enter(rank)
             return waiter
 
+    def _is_shed(self, codel: Codel, waiter: Waiter, now: float) -> bool:
+        queue = self._queues[waiter.rank]
+        codel.look(waiter.since, now, is_last=not queue)
+        if not codel.is_overloaded or not waiter.may_be_shed:
+            return False
+        newest, left = next(reversed(queue)), None
+        if waiter.deadline is not None and newest.deadline is not None:
+            # One that is less patient than the others is no reason to shed them.
+            left = max(newest.deadline, newest.since + waiter.deadline - waiter.since) - now
+        return codel.is_shed(waiter.since, waiter.deadline, now, behind=len(queue), left=left)
+
     def successor(self, rank: int, now: float) -> Waiter | None:
         """
         Take out the waiter that inherits a slot of its own lane, usage unchanged; None when `next` has to decide.
 
-        That is when somebody waits in another lane, nobody in this one, its first one's deadline has passed, or it
-        may be shed.
+        That is when somebody waits in another lane, nobody in this one, its first one's deadline has passed, or its
+        queue may be standing.
         """
         queue, codel = self._queues[rank], self.codels[rank]
-        if not queue or len(queue) != self.total_waiting or codel.target is not None:
+        if not queue or len(queue) != self.total_waiting or codel.is_overloaded:
             return None
         if self._is_tight and self._is_over():
             return None
@@ -351,7 +364,7 @@ class Lanes:
             self.total_waiting -= 1
             if waiter.signal.done():
                 continue
-            if waiter.deadline is None or waiter.deadline > now:
+            if (waiter.deadline is None or waiter.deadline > now) and not self._is_standing(codel, waiter, now):
                 self._strict = 0
                 codel.served(waiter.since, now)
                 return waiter
@@ -360,6 +373,12 @@ class Lanes:
             self.total_waiting += 1
             break
         return None
+
+    def _is_standing(self, codel: Codel, waiter: Waiter, now: float) -> bool:
+        if codel.target is None:
+            return False
+        codel.look(waiter.since, now, is_last=not self._queues[waiter.rank])
+        return codel.is_overloaded
 
     def _is_over(self) -> bool:
         """

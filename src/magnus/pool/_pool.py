@@ -29,11 +29,11 @@ from magnus.pool._life import PoolLife
 from magnus.pool._limits import Limits
 from magnus.pool._operations import Operations
 from magnus.pool._slots import Slot, State, Watch
-from magnus.pool._stats import LaneCounters, PoolSnapshot
+from magnus.pool._stats import Distribution, LaneCounters, PoolSnapshot
 from magnus.pool._sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from magnus.config import DatabaseConfig
     from magnus.observe import Event
@@ -412,6 +412,12 @@ class Pool(Operations):
         Connections that are open and in nobody's hands.
         """
         return self._state.count(State.IDLE)
+
+    def waits(self, bounds: Sequence[float]) -> dict[QueryPriority, Distribution]:
+        """
+        Return how long callers waited for their connection, by lane.
+        """
+        return {lane: counters.wait.cumulative(bounds) for lane, counters in zip(LANES, self._counters, strict=True)}
 
     def snapshot(self) -> PoolSnapshot:
         """
