@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from magnus import cli
+from magnus import cli, sql
 from magnus.config import DatabaseConfig
 from magnus.embedded import throwaway
 from magnus.tuning import collect, host, targets
@@ -207,7 +207,7 @@ async def test_a_plan_applied_by_its_own_sql_is_done(bare, pg_version):
     con = await asyncpg.connect(dsn)
     await con.execute("CREATE ROLE app LOGIN")
     before = {row["name"]: row["setting"] for row in await con.fetch("SELECT name, setting FROM pg_settings")}
-    script = (Path(__file__).parents[2] / "src/magnus/sql/slow_query_log.sql").read_text()
+    script = sql.text("slow_query_log")
     told = machine(1 << 30, wal_free=50 << 30)
     few = magnus_pooler()
     plan = make_plan(Facts(await read(dsn), told, pooler=few), slow_log_sql=script)
