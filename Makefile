@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check tuning-proof mutants bench bench-pool lock clean
+.PHONY: help install system-packages pg-matrix demo test coverage check apply-campaign docs tuning-proof mutants bench bench-pool lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ tuning-proof: $(VENV)/.dev  ## the optimizer's memory proof over 100,000 random 
 
 apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, long random sequences
 	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning --pg=18,15 -n2
+
+docs: $(VENV)/.dev  ## the pages that are made from the code
+	$(BIN)/python tests/settings_doc.py --write
 
 mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of the tree; the tests must notice
 	$(BIN)/python tests/mutants.py --write

@@ -107,6 +107,7 @@ class _Reader:
             version_num=version,
             system_identifier=_identifier(await self._rows("identifier")),
             database=database,
+            schema=base["schema"] or "public",
             data_directory=_shown(settings, "data_directory"),
             config_file=_shown(settings, "config_file"),
             cluster_name=_shown(settings, "cluster_name") or "",

@@ -126,7 +126,8 @@ class Server:
         extensions: By database; only databases that were looked into are there.
         available_extensions: Name -> version that CREATE EXTENSION would give.
         databases: Name -> size in bytes (None without the right to ask).
-        tables: Of our own names: database -> those that exist there.
+        schema: Where this session would make a table.
+        tables: Our own, as "schema.table": database -> those that exist there.
         wal_bytes_per_15min: Measured between two looks, or since the last reset of statistics.
         read_latency: Mean seconds of one block read, measured by the server; None when it does not time its reads.
         requested_checkpoints: Share of checkpoints that WAL forced before their time, 0 to 1.
@@ -140,6 +141,7 @@ class Server:
     host: str = ""
     port: int = 5432
     database: str = "postgres"
+    schema: str = "public"
     data_directory: str | None = None
     config_file: str | None = None
     cluster_name: str = ""
