@@ -30,7 +30,7 @@ def history(name: str | None, folder: Path | None, environ: Mapping[str, str]) -
     place = default_folder(environ) if folder is None else folder.expanduser().absolute()
     author = Author.here("", metadata.version("magnus-db"), environ)
     journals = [Journal.open(place, path.stem, author) for path in sorted(place.glob("*.jsonl"))]
-    runs = sorted((run for journal in journals for run in ledger.fold(journal.entries)), key=lambda run: run.id)
+    runs = sorted((run for journal in journals for run in ledger.fold(journal.entries)), key=lambda run: run.begun.time)
     torn = [str(journal.path) for journal in journals if journal.torn]
     if name is not None:
         return _one(next((run for run in runs if run.id == name), None), name)

@@ -94,12 +94,14 @@ def target_of(server: Server) -> dict[str, Any]:
     }
 
 
-def waves(changes: Sequence[Change]) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+def waves(changes: Sequence[Change], unmet: frozenset[str]) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
     """
     Split changes into those that can be made now and those that need a restart-level one to be in force.
+
+    `unmet` are ids of restart-level changes that are in the files already.
     """
     late: set[str] = set()
-    restart = {c.id for c in changes if c.context is Context.RESTART}
+    restart = unmet | {c.id for c in changes if c.context is Context.RESTART}
     for change in changes:
         if any(need in restart or need in late for need in change.needs):
             late.add(change.id)
@@ -306,10 +308,11 @@ async def proceed(runner: Runner, admitted: admission.Admitted, options: Options
     Raises:
         ApplyFailed: as `apply`.
     """
-    rest, waiting = admitted.changes, tuple(id_.partition(":")[2] for id_ in admitted.waiting)
+    rest, unmet = admitted.changes, frozenset(admitted.waiting)
+    waiting = tuple(id_.partition(":")[2] for id_ in admitted.waiting)
     try:
         while True:
-            wave, rest = waves(rest)
+            wave, rest = waves(rest, unmet)
             for change in wave:
                 await runner.make(change)
             await runner.reload(wave)
@@ -317,7 +320,7 @@ async def proceed(runner: Runner, admitted: admission.Admitted, options: Options
             if options.service is None or not waiting:
                 break
             await runner.restart(options.service, waiting, options.guard_timeout)
-            waiting = ()
+            waiting, unmet = (), frozenset()
             if not rest:
                 break
     except ApplyFailed as error:

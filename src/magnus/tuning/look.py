@@ -165,4 +165,5 @@ async def file_errors(con: Connection) -> tuple[str, ...] | None:
         rows = await con.fetch(sql)
     except asyncpg.InsufficientPrivilegeError:
         return None
-    return tuple(f"{row[0]} line {row[1]}: {row[3] or ''} {row[2]}" for row in rows if row[2] != "setting could not be applied")
+    real = [row for row in rows if row[2] != "setting could not be applied"]
+    return tuple(f"{row[0]} line {row[1]}: {row[3] or ''} {row[2]}" for row in real)

@@ -224,9 +224,8 @@ def _named(step: Step, runs: Sequence[Run]) -> Step:
     """
     if step.decision.verdict is not Verdict.CONFLICT or step.why:
         return step
-    later = [
-        run.id for run in runs if run.id > step.made.run and (m := run.find(step.made.id)) is not None and m.is_open
-    ]
+    place = next(index for index, run in enumerate(runs) if run.id == step.made.run)
+    later = [run.id for run in runs[place + 1 :] if (made := run.find(step.made.id)) is not None and made.is_open]
     if later:
         return replace(step, why=f"run {later[-1]} changed it after this one; take that back first, or use --all")
     return replace(step, why=f"somebody set it after us (we had set {_shown(step.made.change['after'])})")

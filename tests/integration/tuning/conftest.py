@@ -45,5 +45,7 @@ def bench(stock: Cluster, tmp_path: Path) -> Iterator[Bench]:
         "SELECT count(*) FROM pg_roles WHERE rolname = 'app'"
     ) else None
     found.sql(
-        "DROP EXTENSION IF EXISTS pg_stat_statements CASCADE", "DROP TABLE IF EXISTS slow_query_log CASCADE", "SELECT 1"
+        "DROP EXTENSION IF EXISTS pg_stat_statements CASCADE",
+        "DROP TABLE IF EXISTS slow_query_log, slow_query_plan CASCADE",
+        "SELECT 1",
     )
