@@ -276,7 +276,7 @@ def scripts() -> frozenset[str]:
     Return the scripts of this version of magnus that a plan may hold.
     """
     found = set()
-    for name in ("slow_query_log_install",):
+    for name in ("slow_query_log",):
         with contextlib.suppress(FileNotFoundError):
             found.add(sql.text(name))
     return frozenset(found)

@@ -60,7 +60,7 @@ def is_local(address: str | None, pid: int) -> bool:
 
 async def settings(con: Connection) -> dict[str, Setting]:
     """
-    Read pg_settings.
+    Read pg_settings; of what this session set for itself, the value below that.
     """
     return {row["name"]: _setting(dict(row)) for row in await con.fetch(_SETTINGS)}
 
@@ -68,7 +68,7 @@ async def settings(con: Connection) -> dict[str, Setting]:
 def _setting(row: Mapping[str, Any]) -> Setting:
     return Setting(
         name=row["name"],
-        value=row["setting"],
+        value=row["reset_val"] if row["source"] == "session" else row["setting"],
         unit=row["unit"],
         context=row["context"],
         vartype=row["vartype"],

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 # A change may wait shortly for a lock and never holds up a queue behind it; a build of an index may take hours.
-_GUARDS: Final[Mapping[str, str]] = {
-    "statement_timeout": "0",
-    "lock_timeout": "3s",
-    "idle_in_transaction_session_timeout": "60s",
-    "search_path": "pg_catalog",
-}
+# Set in the session and not at its start, so that pg_settings still tells the value below (reset_val).
+_GUARDS: Final = (
+    "SET statement_timeout = 0; SET lock_timeout = '3s'; SET idle_in_transaction_session_timeout = '60s'; "
+    "SET search_path = pg_catalog"
+)
 # Answers of a server that is alive: it knows us, but has no room.
 _ALIVE: Final = frozenset({"53300", "53400"})
 
@@ -59,15 +58,16 @@ class Reach:
         """
         config = self.config()
         arguments = config.connect_arguments(self.environ)
-        ours = {"application_name": self.application_name}
-        arguments["server_settings"] = ours if as_application else {**arguments["server_settings"], **_GUARDS}
-        if as_application:
-            arguments["statement_cache_size"] = 0  # the way in may be a pooler
+        arguments["server_settings"] = {"application_name": self.application_name}
+        arguments["statement_cache_size"] = 0  # the way in may be a pooler
         if database is not None:
             arguments["database"] = database
         try:
             async with asyncio.timeout(config.connect_timeout):
-                return await _driver.driver_connect(**arguments)
+                con = await _driver.driver_connect(**arguments)
+                if not as_application:
+                    await con.execute(_GUARDS)
+                return con
         except Exception as error:  # noqa: BLE001  # named here
             found = _driver.connect_error(error)
             raise found from found.__cause__

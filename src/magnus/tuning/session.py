@@ -195,7 +195,7 @@ async def _load_time(session: Session) -> datetime:
 
 
 async def _missing(session: Session, wanted: Mapping[str, str | None]) -> list[str]:
-    con = await session.reach.connect()
+    con = await session.reach.connect(as_application=True)
     try:
         found = await look.settings(con)
         outranked = {s.name for s in await look.role_settings(con) if s.name in wanted}

@@ -83,7 +83,9 @@ def _settled(bench: Bench, name: str, value: str) -> list[tuple[object, ...]]:
 def test_somebody_elses_later_change_is_a_conflict_and_stays(bench: Bench):
     """Three-way: was, ours, now. Exit code 1 names it; the rest is taken back; once more changes nothing."""
     bench.apply(bench.plan(bench.setting("work_mem", "9MB"), bench.setting("random_page_cost", "1.1")))
-    bench.sql("ALTER SYSTEM SET work_mem = '11MB'", "ALTER SYSTEM SET log_temp_files = '7MB'", "SELECT pg_reload_conf()")
+    bench.sql(
+        "ALTER SYSTEM SET work_mem = '11MB'", "ALTER SYSTEM SET log_temp_files = '7MB'", "SELECT pg_reload_conf()"
+    )
     drifted = bench.magnus("drift", code=1).data["drifted"]
     assert [item["id"] for item in drifted] == ["setting:work_mem"]
     shown = bench.magnus("rollback", "--dry-run", code=1).data["steps"]
