@@ -57,7 +57,7 @@ def _warnings(facts: Facts, budget: Budget | None, changes: Sequence[Change]) ->
         if value is None
     ]
     if missing:
-        where = "is not on this machine" if not server.is_local else "does not show it"
+        where = "was not found on this machine" if not server.is_local else "does not show it"
         yield f"the server {where}, so what it may use is not known: tell it with {' and '.join(missing)}"
     if budget is not None and not budget.fits:
         reason = f"{budget.sessions} sessions may need more memory than the {shown(budget.limit)} there are"
