@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check apply-campaign docs tuning-proof mutants bench bench-pool lock clean
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants bench bench-pool lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,12 +45,6 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-tuning-proof: $(VENV)/.dev  ## the optimizer's memory proof over 100,000 random servers; the suite tries 20,000
-	MAGNUS_FACTS=100000 $(BIN)/pytest tests/unit/tuning/test_budget.py
-
-apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, long random sequences
-	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning --pg=18,15 -n2
-
 docs: $(VENV)/.dev  ## the pages that are made from the code
 	$(BIN)/python tests/settings_doc.py --write
 
@@ -67,6 +61,10 @@ lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.t
 	$(BIN)/$(LOCK) --upgrade --all-extras pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt
 	$(BIN)/$(LOCK) --upgrade --all-extras -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
 	$(BIN)/$(LOCK) --upgrade -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
+
+.PHONY: apply-campaign
+apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, long random sequences
+	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning --pg=18,15 -n2
 
 clean:  ## remove the environment and caches; data is kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

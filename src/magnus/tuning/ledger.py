@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from magnus.tuning.setting import LIST_SETTINGS, split_list
+from magnus.tuning.setting import LIST_SETTINGS, join_list, split_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -197,4 +197,4 @@ def _decide_list(before: str | None, ours: str, now: str) -> Decision:
     if lost or not set(added) & set(has):
         return Decision(Verdict.CONFLICT, now)
     left = [item for item in has if item not in added]
-    return Decision(Verdict.PUT_BACK, ", ".join(left) if left else before)
+    return Decision(Verdict.PUT_BACK, join_list(left) if left else before)
