@@ -48,6 +48,13 @@ class Said:
         return json.loads(self.out)
 
 
+OBJECTS = """
+SELECT oid::regclass::text FROM pg_class
+WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema')
+UNION ALL SELECT extname FROM pg_extension ORDER BY 1
+"""
+
+
 class Bench:
     """
     One cluster with a journal of its own, driven by the command line as an operator would.
@@ -116,13 +123,7 @@ class Bench:
 
         async def read() -> list[str]:
             async with self.cluster.connect() as con:
-                return [
-                    row[0]
-                    for row in await con.fetch(
-                        "SELECT oid::regclass::text FROM pg_class WHERE relnamespace IN (SELECT oid FROM pg_namespace "
-                        "WHERE nspname !~ '^pg_|^information_schema') UNION ALL SELECT extname FROM pg_extension ORDER BY 1"
-                    )
-                ]
+                return [row[0] for row in await con.fetch(OBJECTS)]
 
         return asyncio.run(read())
 
@@ -140,14 +141,15 @@ class Bench:
         facts = Facts(self.server(), Host(8 * GB, 4, storage=Storage.SSD))
         return make_plan(facts, slow_log_sql=SLOW_LOG)
 
-    def plan(self, *changes: Change, **target: Any) -> Plan:
-        return Plan(replace(Target.of(self.server()), **target), tuple(changes), magnus_version="test").sealed()
+    def plan(self, *changes: Change, server: Server | None = None, **target: Any) -> Plan:
+        made_for = replace(Target.of(server or self.server()), **target)
+        return Plan(made_for, tuple(changes), magnus_version="test").sealed()
 
-    def setting(self, name: str, after: str, **more: Any) -> Change:
+    def setting(self, name: str, after: str, *, server: Server | None = None, **more: Any) -> Change:
         """
         A change of a setting, as a rule would make it.
         """
-        found = self.server().settings.get(name)
+        found = (server or self.server()).settings.get(name)
         sql = (quoting.alter_system(name, after),)
         before = None if found is None else found.text
         when = Context.NOW if found is None else found.when

@@ -46,5 +46,5 @@ def _run(arguments: list[str], line: int, is_after: bool) -> None:  # noqa: FBT0
         return entry
 
     Journal.write = write  # type: ignore[method-assign]
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PLW1514, PTH123, SIM115
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.exit(cli.main(arguments))

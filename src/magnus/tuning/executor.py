@@ -176,8 +176,8 @@ class Runner:
         con = self.session.con
         content = await look.auto_conf(con, self.session.site)
         row = await con.fetchrow(
-            "SELECT CASE source WHEN 'session' THEN reset_val ELSE setting END AS setting, unit, source, sourcefile, sourceline, boot_val, reset_val, pending_restart"
-            " FROM pg_settings WHERE name = $1",
+            "SELECT CASE source WHEN 'session' THEN reset_val ELSE setting END AS setting, unit, source, sourcefile,"
+            " sourceline, boot_val, reset_val, pending_restart FROM pg_settings WHERE name = $1",
             name,
         )
         found = None if row is None else dict(row)

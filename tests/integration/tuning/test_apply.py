@@ -7,8 +7,6 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-import pytest
-
 from magnus.tuning import quoting
 from magnus.tuning.change import Change, Kind
 from magnus.tuning.session import LOCK_KEY

@@ -1,4 +1,4 @@
-"""Plans that are wrong: refused with the reason before anything is changed; tried beside a server that notices nothing."""
+"""Plans that are wrong: refused with the reason, before anything is changed, and the server notices nothing of it."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_role_without_the_right_is_told_the_grant(bench: Bench):
 
 
 def test_without_preflight_the_dead_man_brings_the_old_server_back(bench: Bench):
-    """A library that is not there: the start fails, the old file and the old server are back, and the log's words are told."""
+    """A library that is not there: the old file and the old server are back, and the log's words are told."""
     before, started = bench.auto_conf.read_bytes(), bench.sql("SELECT pg_postmaster_start_time()")
     plan = bench.plan(bench.setting("shared_preload_libraries", "no_such_library"), bench.setting("work_mem", "9MB"))
     said = bench.apply(plan, "--restart", code=4)
@@ -186,7 +186,7 @@ def test_without_preflight_the_dead_man_brings_the_old_server_back(bench: Bench)
 
 
 def test_a_server_that_does_not_start_is_put_right_without_it(bench: Bench):
-    """rollback --offline edits the file on disk: exact bytes when nobody else changed it, else our settings only."""
+    """The option --offline edits the file on disk: exact bytes when nobody else changed it, else our settings only."""
     before = bench.auto_conf.read_bytes()
     bench.apply(bench.plan(bench.setting("shared_preload_libraries", "no_such_library")))
     assert "runs (process" in bench.magnus("rollback", "--offline", str(bench.cluster.data), "--yes", code=4).err

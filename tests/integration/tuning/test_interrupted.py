@@ -59,7 +59,7 @@ SHORT = [(1, True), (2, True), (3, False), (6, True), (8, True), (9, False), (12
 
 
 @pytest.mark.parametrize(("line", "is_after"), POINTS if CAMPAIGN else SHORT)
-def test_killed_at_a_line_of_the_journal(mixed: Bench, line: int, is_after: bool):
+def test_killed_at_a_line_of_the_journal(mixed: Bench, line: int, is_after: bool):  # noqa: FBT001
     """Resume finishes exactly the plan; rollback, instead of it or after it, brings back what was there."""
     bench = mixed
     before, objects = bench.auto_conf.read_bytes(), bench.objects()

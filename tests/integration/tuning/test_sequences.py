@@ -1,4 +1,4 @@
-"""Random sequences of apply, rollback, foreign changes, restarts and kills: the model always knows what must be there."""
+"""Random sequences of apply, rollback, foreign changes and kills: a model always knows what must be there."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from magnus.tuning import autoconf
+from magnus.tuning.service import wait_until
 from tests.tuning_faults import run_and_kill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from magnus.tuning.plan import Plan
     from tests.tuning_cluster import Bench
 
 VALUES = {
@@ -36,6 +38,7 @@ class Model:
 
     def __init__(self, bench: Bench, seed: int) -> None:
         self.bench = bench
+        self.server = bench.server()
         self.random = random.Random(seed)
         self.file = autoconf.values(bench.auto_conf.read_bytes())
         self.stack: list[dict[str, tuple[str | None, str]]] = []
@@ -53,13 +56,14 @@ class Model:
     def _plan(self) -> dict[str, str]:
         names = self.random.sample(sorted(VALUES), self.random.randint(1, 3))
         chosen = {name: self.random.choice(VALUES[name]) for name in names}
+        self.server = self.bench.server()
         return {name: value for name, value in chosen.items() if not self._is_there(name, value)}
 
     def _is_there(self, name: str, value: str) -> bool:
         """
         In force already, or a list that would lose an item: no change, or a refusal that has its own test.
         """
-        setting = self.bench.server().settings[name]
+        setting = self.server.settings[name]
         now = {item.strip() for item in setting.value.split(",") if item.strip()}
         if name == "shared_preload_libraries" and not now <= {item.strip() for item in value.split(",")}:
             return True
@@ -67,11 +71,15 @@ class Model:
         is_written = written is not None and setting.means(written) == setting.means(value)
         return setting.means(value) == setting.means(setting.value) or is_written
 
+    def _made(self, wanted: dict[str, str]) -> Plan:
+        changes = (self.bench.setting(name, value, server=self.server) for name, value in wanted.items())
+        return self.bench.plan(*changes, server=self.server)
+
     def apply(self) -> None:
         wanted = self._plan()
         if not wanted:
             return
-        plan = self.bench.plan(*(self.bench.setting(name, value) for name, value in wanted.items()))
+        plan = self._made(wanted)
         self.bench.apply(plan)
         self._note(wanted)
 
@@ -86,7 +94,7 @@ class Model:
         wanted = self._plan()
         if not wanted:
             return
-        plan = self.bench.plan(*(self.bench.setting(name, value) for name, value in wanted.items()))
+        plan = self._made(wanted)
         file = self.bench.folder / "plan.json"
         file.write_text(plan.dumps())
         own = ["--yes", "--skip-preflight", "--journal", str(self.bench.journal)]
@@ -117,11 +125,12 @@ class Model:
         self._settle()
 
     def _settle(self) -> None:
-        for name in ("work_mem", "log_temp_files", "jit", "random_page_cost"):
-            while (setting := self.bench.server().settings[name]) and setting.means(
-                self.file.get(name, setting.boot_val or "")
-            ) != setting.means(setting.value):
-                pass
+        def is_settled() -> bool:
+            settings = self.bench.server().settings
+            watched = (settings[name] for name in ("work_mem", "log_temp_files", "jit", "random_page_cost"))
+            return all(s.means(self.file.get(s.name, s.boot_val or "")) == s.means(s.value) for s in watched)
+
+        assert wait_until(is_settled, 30.0)
 
     def rollback_last(self) -> None:
         """
@@ -138,7 +147,7 @@ class Model:
         for name in list(run):
             before, ours = run[name]
             now = self.file.get(name)
-            if now == ours or now == before:
+            if now in {ours, before}:
                 del run[name]
                 self._put(name, before if now == ours else now)
             elif name in {"shared_preload_libraries", "search_path"} and now is not None:
