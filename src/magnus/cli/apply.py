@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnus.cli import render, tuning
 from magnus.cli.answer import Answer, ExitCode, Failure
+from magnus.cli.plan import planned
 from magnus.errors import ApplyFailed, ApplyRefused, ConfigError
 from magnus.tuning import admission, executor
 from magnus.tuning.plan import Plan
@@ -57,7 +58,9 @@ async def apply(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure:
     """
     if wanted.is_resumed:
         return await _resume(wanted, environ)
-    plan = _plan(wanted)
+    plan = _loaded(wanted.file) if wanted.file is not None else await planned(wanted.dsn, environ)
+    if wanted.only:
+        plan = plan.only(tuning.expanded(plan, wanted.only))
     async with tuning.opened(wanted.dsn, environ, "magnus apply") as session:
         await session.see(change.database for change in plan.changes)
         entries = await tuning.entries(session)
@@ -81,14 +84,12 @@ async def apply(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure:
         return await _make(session, plan, admitted, wanted, environ)
 
 
-def _plan(wanted: Wanted) -> Plan:
-    if wanted.file is None:
-        raise ConfigError("FILE", None, "name the plan's file; make one with: magnus plan --out plan.json")
+def _loaded(file: Path) -> Plan:
     try:
-        plan = Plan.loads(wanted.file.read_text())
-    except OSError as error:
-        raise ConfigError("FILE", str(wanted.file), f"cannot be read: {error.strerror}") from error
-    return plan.only(tuning.expanded(plan, wanted.only)) if wanted.only else plan
+        return Plan.loads(file.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text"
+        raise ConfigError("FILE", str(file), f"cannot be read: {why}") from error
 
 
 async def _make(

@@ -32,7 +32,9 @@ GuardTimeout = Annotated[
 
 
 def apply(
-    file: Annotated[Path | None, Parameter(help="The plan, as `magnus plan --out` wrote it.")] = None,
+    file: Annotated[
+        Path | None, Parameter(help="The plan, as `magnus plan --out` wrote it; without it, plan now.")
+    ] = None,
     /,
     *,
     yes: Agreed = False,

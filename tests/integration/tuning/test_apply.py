@@ -259,6 +259,23 @@ def test_a_dry_run_tries_and_changes_nothing(bench: Bench):
     assert not bench.journal.exists()
 
 
+def test_without_a_file_it_plans_on_the_spot(bench: Bench):
+    """With everything that this version of magnus would plan, its own script for the slow-query log included."""
+    before, objects = bench.auto_conf.read_bytes(), bench.objects()
+    found = bench.magnus("apply", "--yes", "--skip-preflight", "--only", "quick-win-5").data
+    assert len(found["made"]) == 1
+    assert "slow_query_log" in bench.objects()
+    bench.magnus("rollback", "--yes")
+    assert (bench.auto_conf.read_bytes(), bench.objects()) == (before, objects)
+
+
+def test_a_file_that_is_no_plan_is_a_mistake(bench: Bench):
+    """Exit code 2 and the file's name."""
+    assert "cannot be read" in bench.magnus("apply", str(bench.folder / "none.json"), "--yes", code=2).err
+    (bench.folder / "odd.json").write_bytes(b"\xff\xfe")
+    assert "cannot be read" in bench.magnus("apply", str(bench.folder / "odd.json"), "--yes", code=2).err
+
+
 def test_only_some_of_a_plan(bench: Bench):
     """--only takes ids, settings, groups and quick wins."""
     plan = bench.plan(bench.setting("work_mem", "9MB"), bench.setting("random_page_cost", "1.1", group="planner"))
