@@ -60,6 +60,8 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
+        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
+            None where nobody listens.
         background: What goes on after its caller was answered.
     """
 
@@ -72,6 +74,7 @@ class Terms:
     make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
     knowledge: Knowledge | None
     now: Callable[[], float]
+    slow: Callable[..., None] | None = None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
@@ -108,12 +111,16 @@ class Execution:
         mode: How the outermost of them began.
         is_released: The lease was given back; the connection is somebody else's.
         is_late: A statement was abandoned, and the server may still be at it.
+        asked_at: When the lease was asked for (monotonic seconds), 0.0 when nobody noted it.
+        attempts: Units of work that were begun for it, this one included.
         trace: What statements may have left in the session; None where it is reset whatever they did.
     """
 
     __slots__ = (
         "_lease",
         "_pool",
+        "asked_at",
+        "attempts",
         "deadline",
         "is_late",
         "is_released",
@@ -141,6 +148,8 @@ class Execution:
         self.mode = PLAIN
         self.is_released = False
         self.is_late = False
+        self.asked_at = 0.0
+        self.attempts = 1
 
     async def give_back(self, *, is_known: bool = True) -> None:
         """
@@ -272,7 +281,7 @@ class Execution:
             self.trace.saw(text)
         terms = self.terms
         sent, watch = terms.now(), self._lease.slot.watch
-        is_successful = False
+        is_successful, result = False, None
         if call.__name__ not in SWEPT or not self._pool.sweep.enter(watch, span.deadline):
             options["timeout"] = remaining
         try:
@@ -289,9 +298,19 @@ class Execution:
         finally:
             if "timeout" not in options:
                 watch.leave()
-            terms.stats.ran(terms.now() - sent, is_successful=is_successful)
+            seconds = terms.now() - sent
+            if terms.stats.ran(seconds, is_successful=is_successful):
+                self.was_slow(call.__name__, text, args, seconds, result)
             self.session.heard(text)
         return result
+
+    def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
+        """
+        Tell of a statement that was slow.
+        """
+        if self.terms.slow is not None:
+            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
+            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
 
     def _remaining(self, text: str, span: Window) -> float:
         remaining = span.deadline - self.terms.now()

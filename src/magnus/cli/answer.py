@@ -16,8 +16,11 @@ class ExitCode(enum.IntEnum):
     """
 
     DONE = 0
+    NO = 1
     USAGE = 2
     UNREACHABLE = 3
+    REFUSED = 4
+    PARTLY = 5
     INTERRUPTED = 130
 
 
@@ -51,6 +54,7 @@ class Answer:
     data: Mapping[str, object]
     text: Sequence[str] = ()
     tables: Sequence[Table] = field(default=())
+    exit_code: ExitCode = ExitCode.DONE
 
 
 @dataclass(frozen=True)

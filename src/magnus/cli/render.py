@@ -24,7 +24,7 @@ def show(found: Answer | Failure, output_format: OutputFormat) -> ExitCode:
     A failure is one line on standard error; in JSON it is an object on standard output too, so that a reader of the
     pipe always finds one.
     """
-    exit_code = found.exit_code if isinstance(found, Failure) else ExitCode.DONE
+    exit_code = found.exit_code
     if output_format is OutputFormat.JSON:
         print(json.dumps(_document(found, exit_code), indent=2, default=str))
     elif isinstance(found, Answer):
@@ -59,7 +59,8 @@ def _document(found: Answer | Failure, exit_code: ExitCode) -> dict[str, object]
             "error": found.error,
             "advice": found.advice,
         }
-    return {**head, "status": "ok", "exit_code": int(exit_code), **found.data}
+    status = "ok" if exit_code is ExitCode.DONE else "no"
+    return {**head, "status": status, "exit_code": int(exit_code), **found.data}
 
 
 def _show_text(answer: Answer) -> None:

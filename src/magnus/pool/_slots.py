@@ -103,12 +103,12 @@ class Slot:
     One slot, the `number`th of the process. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the
     holder's lane while acquired, `handed_at` when it was handed to a holder that had waited, and None for one that had
     not. It last gave a sign of life at `heard_at`; `patience` is the share of the keepalive interval after which it is
-    asked for another.
+    asked for another. While idle it is `filed` under the limit that its session has.
     """
 
     __slots__ = (
-        "con", "expires", "generation", "handed_at", "heard_at", "idle_since", "is_dead", "number", "patience", "probe",
-        "rank", "session", "state", "watch",
+        "con", "expires", "filed", "generation", "handed_at", "heard_at", "idle_since", "is_dead", "number", "patience",
+        "probe", "rank", "session", "state", "watch",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
@@ -125,6 +125,7 @@ class Slot:
         self.con: Any = None
         self.probe: Callable[[], bool] = bool
         self.session = SessionLimit()
+        self.filed: float | None = None
         self.watch = Watch()
 
 

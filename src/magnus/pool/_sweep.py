@@ -29,12 +29,13 @@ class Sweep:
     The timer over `watches`, in seconds of the clock `now`.
     """
 
-    __slots__ = ("_handle", "_now", "_watches", "next_at")
+    __slots__ = ("_handle", "_loop", "_now", "_watches", "next_at")
 
     def __init__(self, now: Callable[[], float], watches: Callable[[], Iterable[Watch]]) -> None:
         self._now = now
         self._watches = watches
         self._handle: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # the pool's, which takes no callers from another
         self.next_at = math.inf
 
     def enter(self, watch: Watch, deadline: float) -> bool:
@@ -43,7 +44,9 @@ class Sweep:
 
         The caller calls `watch.leave` afterwards, whatever came, before anything else is awaited.
         """
-        task = asyncio.current_task()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(self._loop)
         if watch.task is not None or task is None:
             return False
         watch.task = task
