@@ -29,6 +29,15 @@ HEADERS: Final = {
 }
 """Sent with every answer of the dashboard."""
 
+PLAN_HEADERS: Final = {
+    **HEADERS,
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; "
+        "frame-ancestors 'self'; base-uri 'none'; form-action 'none'"
+    ),
+}
+"""Of the frame that draws a plan: its library writes style attributes, and the frame can reach nothing."""
+
 
 def is_loopback(host: str | None) -> bool:
     """

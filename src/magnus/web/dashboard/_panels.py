@@ -76,7 +76,7 @@ class Panels:
 
 def reason(error: Exception) -> str:
     """
-    Return why a panel is missing, in words of our own: a server's text may hold a value or a name that is nobody's business.
+    Return why a panel is missing, in words of our own: a server's text may hold a value.
     """
     if isinstance(error, (Unavailable, ConfigError)):
         return str(error)

@@ -1,4 +1,4 @@
-"""The dashboard's routes: pages and their files for everybody, data for who may look; reads snapshots, decides nothing."""
+"""The dashboard's routes: pages and their files for everybody, data for who may look; it decides nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 from starlette.requests import Request  # noqa: TC002  # FastAPI reads the annotation
 
-from magnus.web.dashboard._guard import HEADERS, refusal
+from magnus.web.dashboard._guard import HEADERS, PLAN_HEADERS, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 _FILES: Final = resources.files("magnus.web.dashboard") / "static"
 _KINDS: Final = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css"}
 _SERVED: Final = frozenset({
-    "app.js", "app.css", "plan.html", "plan.js", "vendor/uPlot.iife.min.js", "vendor/uPlot.min.css",
+    "app.js", "app.css", "plan.html", "plan.js", "plan.css", "vendor/uPlot.iife.min.js", "vendor/uPlot.min.css",
     "vendor/vue.runtime.global.prod.js", "vendor/pev2.umd.js", "vendor/pev2.css", "vendor/bootstrap.min.css",
 })  # fmt: skip
 _ID: Final = re.compile(r"-?[0-9a-zA-Z]{1,64}")
@@ -87,7 +87,8 @@ def file(name: str) -> Response:
     path = _FILES.joinpath(*name.split("/"))
     kind = _KINDS[name[name.rindex(".") :]]
     cache = "max-age=86400" if name.startswith("vendor/") else "no-cache"
-    return Response(path.read_bytes(), media_type=kind, headers={**HEADERS, "Cache-Control": cache})
+    policy = PLAN_HEADERS if name == "plan.html" else HEADERS
+    return Response(path.read_bytes(), media_type=kind, headers={**policy, "Cache-Control": cache})
 
 
 def answer(body: Json, request: Request, *, status: int = 200) -> Response:

@@ -28,12 +28,12 @@ SETTINGS: Final = {
 
 class Watch:
     """
-    Runs one question at a time on the connection, which is opened at the first and closed by `close`.
+    Runs one question at a time on the connection, which is opened at the first, to where `config` says then.
     """
 
     def __init__(
         self,
-        config: DatabaseConfig,
+        config: Callable[[], DatabaseConfig],
         *,
         environ: Mapping[str, str] = os.environ,
         connect: Callable[..., Awaitable[Connection]] = _driver.driver_connect,
@@ -72,10 +72,11 @@ class Watch:
     async def _open(self) -> Connection:
         if self._con is not None and not self._con.is_closed():
             return self._con
-        arguments = self._config.connect_arguments(self._environ)
+        config = self._config()
+        arguments = config.connect_arguments(self._environ)
         arguments["server_settings"] = {**arguments.get("server_settings", {}), **SETTINGS}
         try:
-            async with asyncio.timeout(self._config.connect_timeout):
+            async with asyncio.timeout(config.connect_timeout):
                 self._con = await self._connect(**arguments)
         except Exception as error:  # noqa: BLE001  # named here
             found = _driver.connect_error(error)

@@ -32,7 +32,7 @@ const soft = (text) => el("p", { class: "soft" }, text);
 function table(columns, rows, empty) {
   if (!rows.length) return soft(empty);
   const head = columns.map(([title, , kind, sort]) => el("th", { class: kind, scope: "col" }, sort ? el("button", { type: "button", onclick: sort }, title) : title));
-  const body = rows.map((row) => el("tr", {}, columns.map(([, value, kind]) => el("td", { class: kind }, value(row)))));
+  const body = rows.map((row) => el("tr", {}, columns.map(([title, value, kind]) => el("td", { class: kind, "data-title": title }, value(row)))));
   return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)));
 }
 
@@ -63,7 +63,9 @@ function seconds(value) {
 }
 const ms = (value) => (value === null || value === undefined ? "–" : seconds(value / 1000));
 const whole = (value) => (value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en"));
+const few = (value) => (value === null || value === undefined ? "–" : value < 10 && value % 1 ? value.toFixed(1) : whole(value));
 const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`);
+const counted = (value, one, many) => `${whole(value)} ${value === 1 ? one : many}`;
 const clock = (at) => new Date(at * 1000).toLocaleTimeString();
 const moment = (text) => (text ? new Date(text).toLocaleString() : "–");
 function bytes(value) {
@@ -81,7 +83,8 @@ function chart(title, unit, series) {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const ink = dark ? "#9fb0c0" : "#5b6b7b";
   const grid = { stroke: dark ? "#33414e" : "#e3e9ef", width: 1 };
-  const show = unit === "s" ? seconds : whole;
+  const show = unit === "s" ? seconds : few;
+  const mark = unit === "s" ? (value) => seconds(value).replace(/\.0+ /, " ") : few;
   made.data = () => [known.points.map((point) => point.at), ...series.map(([, , read]) => known.points.map((point) => read(point) ?? null))];
   made.draw = () => {
     const width = box.clientWidth;
@@ -90,7 +93,7 @@ function chart(title, unit, series) {
       const lines = series.map(([label, colour, , fill]) => ({ label, stroke: colour, width: 1.5, fill: fill ? `${colour}33` : undefined, spanGaps: false, points: { show: false }, value: (_, value) => (value === null ? "–" : show(value)) }));
       made.plot = new uPlot({
         width, height: 220, series: [{}, ...lines], legend: { live: true },
-        axes: [{ stroke: ink, grid, ticks: grid }, { stroke: ink, grid, ticks: grid, size: 66, values: (_, ticks) => ticks.map(show) }],
+        axes: [{ stroke: ink, grid, ticks: grid }, { stroke: ink, grid, ticks: grid, size: 72, values: (_, ticks) => ticks.map(mark) }],
         scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, unit === "s" ? 0.0001 : 1) * 1.08] } },
       }, made.data(), box);
     } else made.plot.setData(made.data());
@@ -154,8 +157,8 @@ function verdicts(server, findings) {
   else {
     const used = server.connections.used / server.connections.max;
     rows.push([used > 0.85 ? "error" : used > 0.7 ? "warning" : "good", `Connections ${server.connections.used} of ${server.connections.max}`]);
-    if (server.blocked) rows.push(["warning", `${server.blocked} sessions wait for locks: see Live`]);
-    if (server.idle_in_transaction) rows.push(["warning", `${server.idle_in_transaction} sessions idle in a transaction`]);
+    if (server.blocked) rows.push(["warning", `${counted(server.blocked, "session waits", "sessions wait")} for a lock: see Live`]);
+    if (server.idle_in_transaction) rows.push(["warning", `${counted(server.idle_in_transaction, "session", "sessions")} idle in a transaction`]);
   }
   if (findings && findings.summary) rows.push([findings.summary.error ? "error" : findings.summary.warning ? "warning" : "good", `Checks: ${findings.summary.error} errors, ${findings.summary.warning} warnings, ${findings.summary.ok} fine, ${findings.summary.unknown} unknown`]);
   const order = ["error", "warning", "good"];
@@ -196,7 +199,7 @@ const pages = {
       chart("Given a second, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.acquired])),
     ]);
     return {
-      node: [el("h1", {}, "Pool"), lanes, drawn.grid],
+      node: [el("h1", {}, "Pool"), lanes, el("p"), drawn.grid],
       update() {
         const stats = known.last.stats.pool_stats;
         const rows = Object.entries(stats.lanes);
@@ -289,7 +292,7 @@ const pages = {
 function queryTable(found, by) {
   return table([
     ["total", (r) => ms(r.total_ms), "n", () => by("total")],
-    ["share", (r) => [el("span", { class: "meter", role: "presentation", "data-share": r.share }), " ", percent(r.share)]],
+    ["share", (r) => [el("span", { class: "meter", role: "presentation", "data-share": r.share }), " ", percent(r.share)], "bar"],
     ["calls", (r) => whole(r.calls), "n", () => by("calls")],
     ["mean", (r) => ms(r.mean_ms), "n", () => by("mean")],
     ["rows", (r) => whole(r.rows), "n"],
@@ -304,7 +307,7 @@ function plan(found) {
   if (!found.plan) return soft(found.plan_missing || "No plan is kept for this statement.");
   const frame = el("iframe", { src: "plan.html", title: "Plan of the statement, as a tree" });
   window.addEventListener("message", (event) => {
-    if (event.origin === window.location.origin && event.source === frame.contentWindow && event.data === "plan-ready") frame.contentWindow.postMessage({ plan: JSON.stringify(found.plan), query: found.query }, window.location.origin);
+    if (event.origin === window.location.origin && event.source === frame.contentWindow && event.data === "plan-ready") frame.contentWindow.postMessage({ plan: found.plan, query: found.query }, window.location.origin);
   });
   return frame;
 }
@@ -355,7 +358,7 @@ async function tick() {
   timer = setTimeout(tick, EVERY);
 }
 
-window.addEventListener("hashchange", () => { if (known.last) { show(); document.getElementById("main").focus(); tick(); } });
+window.addEventListener("hashchange", () => { if (known.last) { show(); document.getElementById("main").focus({ preventScroll: true }); scrollTo(0, 0); tick(); } });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) tick(); });
 window.addEventListener("resize", () => { if (view && known.last) view.update(); });
 tick();
