@@ -112,7 +112,12 @@ class _Direct(_Base):
         return await super().fetchval(query, *args, column=column, timeout=timeout)
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
-        statement = self._cached(query) if args and timeout is None else None
+        if not args:
+            if self._aborted or self._query_loggers or not self._protocol.is_connected():
+                return await super().execute(query, timeout=timeout)
+            answer: str = await self._protocol.query(query, timeout)
+            return answer
+        statement = self._cached(query) if timeout is None else None
         if statement is not None:
             try:
                 with self._stmt_exclusive_section:

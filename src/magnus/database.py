@@ -399,14 +399,16 @@ class Database(Statements):
 
     async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
-        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named), self._terms)
+        wanted = self._terms.limits[lane].server
+        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted), self._terms)
 
     async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         """
         Take a lease for user code, which may keep it: it is watched.
         """
         pool = self._open_pool()
-        lease = await pool.acquire(lane, deadline, is_named=is_named)
+        wanted = self._terms.limits[lane].server
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease)
         return Execution(pool, lease, self._terms)
 
@@ -420,10 +422,10 @@ class Database(Statements):
     async def _begin(
         self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
     ) -> Execution:
-        lane, is_named = lanes.resolve(priority), lanes.is_named(priority)
-        now = self._clock.now()
-        deadline = window(self._terms.transaction_limits[lane], timeout, now=now).deadline
-        wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
+        terms = self._terms
+        lane, is_named, now = lanes.resolve(priority), lanes.is_named(priority), terms.now()
+        deadline = window(terms.transaction_limits[lane], timeout, now=now).deadline
+        wait = window(terms.limits[lane], None, now=now, until=deadline).deadline
 
         async def attempt(_: Progress) -> Execution:
             execution = await self._lend(lane, wait, is_named=is_named)

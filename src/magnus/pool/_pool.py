@@ -316,7 +316,7 @@ class Pool(Operations):
         """
         Say that the running task's code holds a lease for a while, so that it is watched. Single statements need not.
         """
-        self._custody.hold(lease)
+        self._custody.hold(lease, self._home.loop)
 
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """

@@ -76,26 +76,31 @@ _numbers: Final = count(1)
 
 class Watch:
     """
-    What runs on one connection: whose task, until when (seconds); `task` is None while nothing does.
+    What runs on one connection: whose task, until when (seconds); `task` is None while nothing does. `cut` ends what
+    must not be cancelled.
     """
 
-    __slots__ = ("cancelling", "deadline", "is_swept", "task")
+    __slots__ = ("cancelling", "cut", "deadline", "is_swept", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
         self.deadline = 0.0
         self.cancelling = 0
         self.is_swept = False
+        self.cut: Callable[[], None] | None = None
 
     def leave(self) -> bool:
         """
         The statement has ended. Says whether the sweep, and nobody else, cancelled it; that cancellation is taken back.
         """
         task, self.task = self.task, None
-        if task is None or not self.is_swept:
+        if task is None:
+            return False
+        cut, self.cut = self.cut, None
+        if not self.is_swept:
             return False
         self.is_swept = False
-        return task.uncancel() <= self.cancelling
+        return cut is None and task.uncancel() <= self.cancelling
 
 
 class Slot:
