@@ -65,8 +65,8 @@ def test_without_a_token_only_this_machine_may_look(headers, client, server, exp
 @pytest.mark.parametrize(
     ("given", "is_right"),
     [
-        ("Bearer right", True), ("bearer right", True), ("Bearer wrong", False), ("Basic right", False), ("right", False),
-        ("Bearer ", False), ("", False), ("Bearer right ", False), ("Bearer rïght", False),
+        ("Bearer right", True), ("bearer right", True), ("Bearer wrong", False), ("Basic right", False),
+        ("right", False), ("Bearer ", False), ("", False), ("Bearer right ", False), ("Bearer rïght", False),
     ],
 )  # fmt: skip
 def test_with_a_token_it_and_nothing_else_counts(given, is_right):

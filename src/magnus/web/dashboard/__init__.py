@@ -1,11 +1,12 @@
 """The dashboard: one page that shows a pool and its server, live; mounted in a service or run by itself."""
 
 from magnus.errors import ConfigError
+from magnus.web.dashboard._guard import is_loopback
 from magnus.web.dashboard._recorder import Recorder
 from magnus.web.dashboard._routes import dashboard_router
 from magnus.web.dashboard._source import Alone, Server, Service
 
-__all__ = ["Alone", "Recorder", "Server", "Service", "checked_token", "dashboard_router"]
+__all__ = ["Alone", "Recorder", "Server", "Service", "checked_token", "dashboard_router", "is_loopback"]
 
 _LEAST = 16
 
