@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from magnus._clock import MonotonicClock
+from magnus._normalise import normalised
 from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.observe import QueryTimedOut
@@ -362,7 +363,7 @@ class Execution:
         terms = self.terms
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
-        terms.notify(QueryTimedOut(lane, span.limit, elapsed, text[:_SHOWN]))
+        terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))
         return QueryTimeout(priority=lane, timeout=span.limit, elapsed=elapsed)
 
     # --- transactions
