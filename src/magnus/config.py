@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import ssl
@@ -46,7 +47,9 @@ class LaneSettings:
         weight: Its share of hand-offs beside the other lanes', 1 to 100. CRITICAL has none: it is served first.
         max_waiting: Callers that may queue.
         shedding: Whether a queue of it that stands is shed; NORMAL, LOW and BACKGROUND only.
-        wait_target: Seconds of waiting above which a queue stands; not given, a hundredth of the lane's limit.
+        wait_target: Seconds of waiting above which a queue stands, and a longer wait is worthless: whoever waited twice
+            as long is shed, although it could be served in time. Not given, a hundredth of the lane's limit, and nobody
+            is shed unless somebody would come too late anyway.
     """
 
     cap: int | None = None
@@ -101,7 +104,7 @@ class DatabaseConfig:
         server_settings: More settings to start every session with.
         lane_timeouts: Limits in place of `QUERY_TIMEOUTS`, by lane.
         lanes: What single lanes may use of the pool, in place of what is computed.
-        shedding: Whether queues of NORMAL, LOW and BACKGROUND that stand are shed.
+        shedding: Whether queues of NORMAL, LOW and BACKGROUND are shed that stand and cannot be served in time.
         shed_unset: Whether that includes calls that name no lane and so are NORMAL.
 
     Raises:
@@ -144,7 +147,7 @@ class DatabaseConfig:
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
     lanes: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
-    shedding: bool = False
+    shedding: bool = True
     shed_unset: bool = False
 
     def __post_init__(self) -> None:
@@ -180,7 +183,8 @@ class DatabaseConfig:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
         """
-        Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, and the names
+        Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, MAGNUS_LANES and
+        MAGNUS_LANE_TIMEOUTS as JSON (`{"low": {"cap": 2}}`, `{"low": "45s"}`), and the names
         DATABASE_URL, DB_POOL_MIN, DB_POOL_MAX, DB_QUERY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_TRANSACTION_TIMEOUT.
 
         `overrides` win over MAGNUS_*, which wins over the others. An empty DATABASE_URL counts as not set.
@@ -201,10 +205,16 @@ class DatabaseConfig:
                 if name in environ and item.name not in found and (environ[name] or item.name != "dsn"):
                     found[item.name] = _from_text(name, environ[name], type(item.default))
                     origin[item.name] = name
+        for field_name, read in _AS_JSON.items():
+            name = f"MAGNUS_{field_name.upper()}"
+            if field_name not in overrides and environ.get(name):
+                found[field_name] = {lane: read(f"{name}[{lane}]", own) for lane, own in _json(name, environ[name])}
+                origin[field_name] = name
         try:
             return cls(**found, **overrides)
         except ConfigError as error:
-            raise ConfigError(origin.get(error.field, error.field), error.value, error.reason) from None
+            named, bracket, rest = error.field.partition("[")
+            raise ConfigError(f"{origin.get(named, named)}{bracket}{rest}", error.value, error.reason) from None
 
     def replace(self, **changes: Any) -> Self:
         """
@@ -395,6 +405,27 @@ def _settings(found: object) -> dict[str, str]:
             raise ConfigError("server_settings", name, "is no name of a setting")
         _text(f"server_settings[{name}]", value)
     return pairs
+
+
+def _json(name: str, text: str) -> Iterable[tuple[str, Any]]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(name, text, 'must be JSON like {"low": …}')
+    return found.items()
+
+
+def _lane_from(name: str, own: object) -> LaneSettings:
+    if not isinstance(own, dict) or own.keys() - {item.name for item in fields(LaneSettings)}:
+        raise ConfigError(name, own, f"may have {', '.join(item.name for item in fields(LaneSettings))}")
+    return LaneSettings(**own)
+
+
+_AS_JSON: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType({
+    "lanes": _lane_from, "lane_timeouts": lambda _, limit: limit,
+})  # fmt: skip
 
 
 def _limits(found: object) -> dict[QueryPriority, float]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from magnus import lanes
+from magnus._beside import Questions
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
@@ -79,7 +80,8 @@ class Database(Statements):
         self._stats = QueryStats(config.slow_query_threshold)
         self._clock: Clock = _CLOCK
         self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
-        self._learner = Learner(self._ask) if config.reset == "smart" else None
+        self._questions = Questions(config, "catalogue")
+        self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
         super().__init__(
             Terms.of(
                 config,
@@ -161,6 +163,7 @@ class Database(Statements):
         if self._learner is not None:
             self._learner.knowledge.doubted()  # whatever was known is from before
             watch_forks(self._learner)
+            watch_forks(self._questions)
             self._learner.start()
 
     async def close(self, timeout: float = 10.0) -> None:
@@ -394,24 +397,18 @@ class Database(Statements):
             raise PoolClosed("the database is not connected")
         return self._pool
 
-    async def _ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
-        """
-        Ask the server something of the layer's own, beside the pool.
-        """
-        if self._control is None:
-            raise PoolClosed("the database is not connected")
-        return await self._control.ask(sql, *args)
-
     async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
-        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named), self._terms)
+        wanted = self._terms.limits[lane].server
+        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted), self._terms)
 
     async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         """
         Take a lease for user code, which may keep it: it is watched.
         """
         pool = self._open_pool()
-        lease = await pool.acquire(lane, deadline, is_named=is_named)
+        wanted = self._terms.limits[lane].server
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease)
         return Execution(pool, lease, self._terms)
 
@@ -425,10 +422,10 @@ class Database(Statements):
     async def _begin(
         self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
     ) -> Execution:
-        lane, is_named = lanes.resolve(priority), lanes.is_named(priority)
-        now = self._clock.now()
-        deadline = window(self._terms.transaction_limits[lane], timeout, now=now).deadline
-        wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
+        terms = self._terms
+        lane, is_named, now = lanes.resolve(priority), lanes.is_named(priority), terms.now()
+        deadline = window(terms.transaction_limits[lane], timeout, now=now).deadline
+        wait = window(terms.limits[lane], None, now=now, until=deadline).deadline
 
         async def attempt(_: Progress) -> Execution:
             execution = await self._lend(lane, wait, is_named=is_named)

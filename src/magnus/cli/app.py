@@ -94,9 +94,13 @@ def ping(*, shared: FromShared) -> int:
     return _carry_out("ping", lambda: asyncio.run(call(shared.dsn, os.environ)), shared)
 
 
-def lanes(*, pool_size: Annotated[int, Parameter(help="Connections in the pool.")] = 30, shared: FromShared) -> int:
+def lanes(
+    *,
+    pool_size: Annotated[int | None, Parameter(help="Connections in the pool. Else DB_POOL_MAX, else 30.")] = None,
+    shared: FromShared,
+) -> int:
     """
-    Show what each lane may use of a pool.
+    Show what each lane may use of the pool that the environment configures.
     """
     from magnus.cli.lanes import lanes as call
 
