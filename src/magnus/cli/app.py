@@ -128,9 +128,9 @@ def top(
     from magnus.insight import ORDERS
 
     _one_of("--order", order, ORDERS)
-    seconds = _span("--interval", interval)
+    seconds, most = _span("--interval", interval), _positive("--limit", limit)
     return _watch(
-        "top", lambda con: module.frames(con, order=order, limit=_positive("--limit", limit), interval=seconds), shared,
+        "top", lambda con: module.frames(con, order=order, limit=most, interval=seconds), shared,
         is_live=seconds is not None,
     )  # fmt: skip
 
