@@ -1,6 +1,6 @@
 """An asyncio data layer over asyncpg for PostgreSQL: warm pool, priority lanes, deadlines, guards, health."""
 
-from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed
+from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed, TransactionEnded
 from magnus.config import DatabaseConfig, LaneSettings
 from magnus.connection import Connection
 from magnus.database import Database, ProbeState, get_database, set_database
@@ -23,6 +23,7 @@ from magnus.errors import (
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, scope
 from magnus.observe import Event, Observer
 from magnus.pool.compat import Pool, create_pool
+from magnus.retry import idempotent
 from magnus.transaction import Transaction
 
 __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
@@ -51,11 +52,13 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "QueryPriority",
     "QueryTimeout",
     "Transaction",
+    "TransactionEnded",
     "TuningError",
     "WrongLoop",
     "WrongProcess",
     "create_pool",
     "get_database",
+    "idempotent",
     "scope",
     "set_database",
 ]
