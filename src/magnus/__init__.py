@@ -5,10 +5,13 @@ from magnus.config import DatabaseConfig, LaneSettings
 from magnus.connection import Connection
 from magnus.database import Database, ProbeState, get_database, set_database
 from magnus.errors import (
+    AlreadyExecuted,
     CommitRolledBack,
     ConfigError,
     ConnectError,
     DatabaseError,
+    InProgress,
+    KeyReused,
     MagnusError,
     NestedAcquire,
     OutcomeUnknown,
@@ -16,17 +19,20 @@ from magnus.errors import (
     PoolError,
     PoolTimeout,
     QueryTimeout,
+    Refused,
     TuningError,
     WrongLoop,
     WrongProcess,
 )
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, scope
 from magnus.observe import Event, Observer
+from magnus.once import Once
 from magnus.pool.compat import Pool, create_pool
 from magnus.retry import idempotent
 from magnus.transaction import Transaction
 
 __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
+    "AlreadyExecuted",
     "AlreadyReleased",
     "CommitRolledBack",
     "ConfigError",
@@ -36,11 +42,14 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "DatabaseConfig",
     "DatabaseError",
     "Event",
+    "InProgress",
+    "KeyReused",
     "LaneSettings",
     "LeaseReclaimed",
     "MagnusError",
     "NestedAcquire",
     "Observer",
+    "Once",
     "OutcomeUnknown",
     "Overloaded",
     "Pool",
@@ -51,6 +60,7 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "QUERY_TIMEOUTS",
     "QueryPriority",
     "QueryTimeout",
+    "Refused",
     "Transaction",
     "TransactionEnded",
     "TuningError",
