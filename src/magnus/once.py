@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import cache
+from string import Template
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from magnus import sql
@@ -37,6 +38,19 @@ WAIT: Final = 2.0
 RETRY_AFTER: Final = 1.0
 _LONGEST: Final = 255
 _BATCH: Final = 1_000
+
+# These two go with BEGIN and COMMIT, which take no arguments: every value is a quoted literal.
+_CLAIM: Final = Template(
+    "SELECT pg_catalog.set_config('magnus.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), "
+    "pg_catalog.set_config('lock_timeout', '$wait', true); "
+    "INSERT INTO magnus_once (scope, operation, key, request_hash) "
+    "VALUES ($scope, $operation, $key, pg_catalog.decode('$hash', 'hex')) ON CONFLICT DO NOTHING "
+    "RETURNING pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('magnus.lock_timeout'), true)"
+)
+_FINISH: Final = Template(
+    "UPDATE magnus_once SET status = '$status', response = $response, reference = $reference "
+    "WHERE scope = $scope AND operation = $operation AND key = $key"
+)
 
 FOUND: Final = """
 UPDATE magnus_once SET replays = replays + 1 WHERE scope = $1 AND operation = $2 AND key = $3
@@ -140,27 +154,25 @@ class Unit:
         Return the SQL that claims the key, waiting so many seconds for another transaction that has; its tag says
         whether it did. The limit of the wait holds for the claim alone.
         """
-        values = ", ".join(map(quote_literal, self.id))
-        # Every value is a quoted literal: this goes with BEGIN, which takes no arguments.
-        return (
-            "SELECT pg_catalog.set_config('magnus.lock_timeout', pg_catalog.current_setting('lock_timeout'), true), "
-            f"pg_catalog.set_config('lock_timeout', '{max(1, round(wait * 1000))}', true); "
-            "INSERT INTO magnus_once (scope, operation, key, request_hash) "
-            f"VALUES ({values}, pg_catalog.decode('{self.request_hash.hex()}', 'hex')) ON CONFLICT DO NOTHING "
-            "RETURNING pg_catalog.set_config('lock_timeout', pg_catalog.current_setting('magnus.lock_timeout'), true)"  # noqa: S608
+        return _CLAIM.substitute(
+            scope=quote_literal(self.scope),
+            operation=quote_literal(self.operation),
+            key=quote_literal(self.key),
+            hash=self.request_hash.hex(),
+            wait=max(1, round(wait * 1000)),
         )
 
     def finish(self, answer: Answer) -> str:
         """
         Return the SQL that stores the answer of a claimed key.
         """
-        scope, operation, key = map(quote_literal, self.id)
-        reference = "NULL" if answer.reference is None else quote_literal(answer.reference)
-        status = "refused" if answer.is_refusal else "done"
-        # As in `claim`: it goes with COMMIT.
-        return (
-            f"UPDATE magnus_once SET status = '{status}', response = {quote_literal(answer.response)}, "
-            f"reference = {reference} WHERE scope = {scope} AND operation = {operation} AND key = {key}"  # noqa: S608
+        return _FINISH.substitute(
+            scope=quote_literal(self.scope),
+            operation=quote_literal(self.operation),
+            key=quote_literal(self.key),
+            status="refused" if answer.is_refusal else "done",
+            response=quote_literal(answer.response),
+            reference="NULL" if answer.reference is None else quote_literal(answer.reference),
         )
 
     def answered(self, row: Any) -> Answer:
