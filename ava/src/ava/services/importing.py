@@ -21,12 +21,12 @@ from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Final
 
 from ava.services import account
-from ava.services.booking import KeyReused
 from ava.services.import_book import Book
 from ava.services.import_file import BadRow, Row, count_rows, read_rows
 from ava.services.import_store import known_rows, load, write
 from ava.services.rules import DETAILS
 from ava.sql import statement
+from magnus import KeyReused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -228,7 +228,7 @@ async def _open(tx: Transaction, request: Request) -> tuple[Book, Report | None]
     if row is None:
         return Book(balance, currency), None
     if row["request_hash"] != request.digest:
-        raise KeyReused
+        raise KeyReused(request.key)
     return Book(balance, currency), Report.from_json(row["response"])
 
 
