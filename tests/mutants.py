@@ -1,6 +1,5 @@
 """Switch each protection off, one at a time, in a copy of the tree: the tests named here must fail.
 
-
 python tests/mutants.py            run all, print a table, exit 1 when one survives
 python tests/mutants.py --write    the same, and write docs/protections.md
 """
