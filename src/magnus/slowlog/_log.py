@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _GATHER: Final = 0.5
 _BATCH: Final = 500
-_ASKED: Final = 5  # statements that the server is asked about, a batch
+_ASKED: Final = 10  # statements that the server is asked about, a batch
 _BREATH: Final = 20  # rows made before other tasks have their turn
 _FIRST_PAUSE: Final = 0.5
 _LAST_PAUSE: Final = 30.0
