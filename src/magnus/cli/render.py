@@ -48,6 +48,13 @@ def complain(error: str, *, advice: str = "") -> None:
     print(" ".join(line.split()), file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """
+    Write one line to standard error that is no complaint.
+    """
+    print(text, file=sys.stderr, flush=True)
+
+
 def close_stdout() -> None:
     """
     Give up standard output after its reader went away, so that the interpreter's own flush finds nothing to fail at.
