@@ -78,7 +78,7 @@ async def apply(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure:
             return _shown(plan, admitted, rows, tried)
         name = tuning.name_of(session.server)
         _describe(session, admitted, rows, wanted)
-        render.progress(_words(tried))
+        render.note(_words(tried))
         if refusal := tuning.agreed("apply", session.server, name, is_agreed=wanted.is_agreed, confirm=wanted.confirm):
             return refusal
         return await _make(session, plan, admitted, wanted, environ)
@@ -128,8 +128,8 @@ async def _resume(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failur
         run = next((run for run in reversed(tuning.runs(session, journal)) if not run.is_finished), None)
         if run is None:
             return Answer("apply", {"run": None}, ["Nothing to resume: no run on this server was interrupted."])
-        render.progress(tuning.identity(session.server))
-        render.progress(f"run {run.id} made {len(run.open_changes)} of {len(run.begun.data['plan']['changes'])}")
+        render.note(tuning.identity(session.server))
+        render.note(f"run {run.id} made {len(run.open_changes)} of {len(run.begun.data['plan']['changes'])}")
         name = tuning.name_of(session.server)
         if refusal := tuning.agreed("apply", session.server, name, is_agreed=wanted.is_agreed, confirm=wanted.confirm):
             return refusal
@@ -189,10 +189,10 @@ def _shown(plan: Plan, admitted: Admitted, rows: Sequence[tuple[str, ...]], trie
 def _describe(session: Session, admitted: Admitted, rows: Sequence[tuple[str, ...]], wanted: Wanted) -> None:
     late = sum(1 for row in rows if row[3] == "restart")
     asked = "requested" if wanted.is_restarting else "not requested"
-    render.progress(tuning.identity(session.server))
+    render.note(tuning.identity(session.server))
     for line in tuning.columns(rows) if rows else ():
-        render.progress(f"  {line}")
+        render.note(f"  {line}")
     for warning in admitted.warnings:
-        render.progress(f"note: {warning}")
+        render.note(f"note: {warning}")
     if late or admitted.waiting:
-        render.progress(f"{late + len(admitted.waiting)} need a restart ({asked}).")
+        render.note(f"{late + len(admitted.waiting)} need a restart ({asked}).")

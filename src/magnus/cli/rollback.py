@@ -60,9 +60,9 @@ async def rollback(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failu
         if wanted.is_dry or not (steps or pending):
             return _shown(steps)
         how = tuning.service(session, wanted)
-        render.progress(tuning.identity(session.server))
+        render.note(tuning.identity(session.server))
         for step in steps:
-            render.progress(f"  {step.words}")
+            render.note(f"  {step.words}")
         name = tuning.name_of(session.server)
         refusal = tuning.agreed("rollback", session.server, name, is_agreed=wanted.is_agreed, confirm=wanted.confirm)
         if refusal:

@@ -66,7 +66,7 @@ async def opened(dsn: str | None, environ: Mapping[str, str], name: str) -> Asyn
         ConnectError, Locked
     """
     reach = Reach(dsn, environ, name)
-    async with open_session(reach, site_of, render.progress) as session:
+    async with open_session(reach, site_of, render.note) as session:
         yield session
 
 
@@ -106,9 +106,7 @@ def journal_at(system_identifier: str, role: str, folder: Path | None, environ: 
     found = Journal.open(_place(folder, environ), system_identifier, author)
     if found.torn:
         lines = ", ".join(str(number) for number in found.torn)
-        render.progress(
-            f"note: the journal's line {lines} was never finished; what it meant is looked up on the server"
-        )
+        render.note(f"note: the journal's line {lines} was never finished; what it meant is looked up on the server")
     return found
 
 
@@ -156,7 +154,7 @@ async def revive(dsn: str | None, folder: Path | None, environ: Mapping[str, str
     """
     reach = Reach(dsn, environ, "magnus guard")
     for given in _left(_place(folder, environ), Author.here("", metadata.version("magnus-db"), environ)):
-        render.progress(f"run {given.run} was interrupted in its restart; finishing that")
+        render.note(f"run {given.run} was interrupted in its restart; finishing that")
         await asyncio.to_thread(carry_out, given, reach)
 
 

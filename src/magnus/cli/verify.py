@@ -128,7 +128,7 @@ async def _take_back(
     ]
     steps = await undo.look_at(session, items, runs)
     for step in steps:
-        render.progress(f"  {step.words}")
+        render.note(f"  {step.words}")
     journal.prepare()
     with journal.exclusively():
         return await undo.carry_out(session, journal, steps)
