@@ -54,6 +54,10 @@ def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -
     return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
 
+def tuning(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"src/magnus/tuning/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
+
+
 MUTANTS = (
     lanes(
         "Caps are nested: a lane counts against every lane above it",
@@ -360,6 +364,72 @@ MUTANTS = (
         "A deadlock's tree ends", "insight/activity.py",
         "for other in waiting[session.pid] if other.pid not in placed", "for other in waiting[session.pid]",
         "unit/insight/test_activity.py::test_a_deadlock_is_shown_once",
+    ),
+    tuning(
+        "A change's intention is flushed to disk before it is made", "journal.py",
+        "            os.fsync(descriptor)\n            if size == 0:", "            if size == 0:",
+        "unit/tuning/test_journal.py::test_every_entry_is_flushed_before_write_returns",
+    ),
+    tuning(
+        "A line of the journal that was changed is noticed", "journal.py",
+        "not entry.is_intact or ", "",
+        "unit/tuning/test_journal.py::test_tampering_is_noticed",
+    ),
+    tuning(
+        "A rollback never overwrites somebody else's later value", "ledger.py",
+        "    return Decision(Verdict.CONFLICT, now)\n\n\ndef _",
+        "    return Decision(Verdict.PUT_BACK, before)\n\n\ndef _",
+        "unit/tuning/test_ledger.py::test_the_three_way_decision",
+    ),
+    tuning(
+        "What a plan's text says is what its change says", "admission.py",
+        "if expected is not None and change.sql != expected:", "if False:",
+        "unit/tuning/test_admission.py::test_sql_that_is_not_what_the_change_says_is_refused",
+    ),
+    tuning(
+        "No plan unloads somebody's library", "admission.py",
+        "if lost and change.name", "if False and change.name",
+        "unit/tuning/test_admission.py::test_a_library_must_not_be_lost",
+    ),
+    tuning(
+        "Standbys come before the primary", "admission.py",
+        "    if not raised:\n", "    if True:\n",
+        "unit/tuning/test_admission.py::test_standbys_come_before_the_primary_when_raised",
+    ),
+    tuning(
+        "What the command line gives is not set in vain", "admission.py",
+        "if setting.is_outranked:", "if False:",
+        "unit/tuning/test_admission.py::test_a_command_line_value_outranks_the_file",
+    ),
+    tuning(
+        "A trial archives nothing", "preflight.py",
+        '    "archive_mode": "off",\n', "",
+        "unit/tuning/test_preflight.py::test_nothing_of_the_server_reaches_the_trial",
+    ),
+    tuning(
+        "A recovery that moves is not taken for death", "guard.py",
+        "        if marker != seen:", "        if False:",
+        "integration/tuning/test_guard.py::test_crash_recovery_that_moves_is_not_taken_for_death",
+    ),
+    tuning(
+        "The dead-man leaves what others set", "guard.py",
+        "return before if autoconf.values(edited) == had else edited", "return before",
+        "integration/tuning/test_guard.py::test_what_others_set_meanwhile_survives_the_putting_back",
+    ),
+    tuning(
+        "One operator at a time", "session.py",
+        "        if not others:\n", "        if True:\n",
+        "integration/tuning/test_apply.py::test_one_operator_at_a_time",
+    ),
+    tuning(
+        "A difference within the noise is no verdict", "effect.py",
+        "noise = max(_WIDTH * error,", "noise = max(0 * error,",
+        "unit/tuning/test_effect.py::test_one_query",
+    ),
+    tuning(
+        "A table with rows is never dropped", "undo.py",
+        '    if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):', "    if False:",
+        "integration/tuning/test_apply.py::test_a_table_with_rows_is_never_dropped",
     ),
 )  # fmt: skip
 

@@ -90,6 +90,14 @@ class Bench:
         trial = [] if is_tried else ["--skip-preflight"]
         return self.magnus("apply", str(file), "--yes", *trial, *arguments, code=code)
 
+    def cluster_role(self, kind: str) -> None:
+        """
+        Make one of the optimizer's own roles, magnus_KIND.
+        """
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            assert cli.main(["--dsn", self.cluster.dsn(), "role", kind, "--apply"]) == 0
+        self.sql(f"ALTER ROLE magnus_{kind} LOGIN", "SELECT 1")
+
     def sql(self, *statements: str, database: str = "postgres") -> Any:
         """
         Run statements one by one; the last one's first value.

@@ -234,16 +234,23 @@ class Runner:
         Raises:
             ApplyFailed: it did not.
         """
-        run = next(run for run in ledger.fold(self.journal.entries) if run.id == self.run)
-        ours = [made for made in run.made if made.change["kind"] == Kind.SETTING]
-        content = run.begun.data["auto_conf"]
-        assert content is not None, "what lies on this machine was read"
+        runs = ledger.fold(self.journal.entries)
+        # What an earlier run wrote and this restart brings into force stands or falls with it, too.
+        ours = [
+            made
+            for run in runs
+            for made in run.open_changes
+            if made.change["kind"] == Kind.SETTING and (run.id == self.run or made.change["name"] in names)
+        ]
+        content = await look.auto_conf(self.session.con, self.session.site)
+        assert content is not None, "what lies on this machine can be read"
+        before, _ = undo.merge_offline(content, list(reversed(ours)))
         given = restart.orders(
             self.session,
             self.journal,
             self.run,
             how,
-            before=base64.b64decode(content),
+            before=before,
             names=[made.change["name"] for made in ours],
             keys=[f"{made.run}|{made.id}" for made in ours],
             timeout=timeout,

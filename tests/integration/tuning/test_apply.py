@@ -259,6 +259,22 @@ def test_a_dry_run_tries_and_changes_nothing(bench: Bench):
     assert not bench.journal.exists()
 
 
+def test_the_tuner_role_is_enough(bench: Bench):
+    """No superuser: apply, verify and rollback with what `magnus role tuner` grants."""
+    bench.cluster_role("tuner")
+    try:
+        plan = bench.plan(bench.setting("work_mem", "9MB"), bench.setting("log_lock_waits", "on"))
+        file, before = bench.folder / "plan.json", bench.auto_conf.read_bytes()
+        file.write_text(plan.dumps())
+        dsn = bench.cluster.dsn(user="magnus_tuner")
+        assert len(bench.magnus("apply", str(file), "--yes", dsn=dsn).data["made"]) == 2
+        assert {f["state"] for f in bench.magnus("verify", dsn=dsn).data["findings"]} == {"in force"}
+        assert not bench.magnus("rollback", "--yes", dsn=dsn).data["conflicts"]
+        assert bench.auto_conf.read_bytes() == before
+    finally:
+        bench.sql("DROP OWNED BY magnus_tuner", "DROP ROLE magnus_tuner", "SELECT 1")
+
+
 def test_without_a_file_it_plans_on_the_spot(bench: Bench):
     """With everything that this version of magnus would plan, its own script for the slow-query log included."""
     before, objects = bench.auto_conf.read_bytes(), bench.objects()

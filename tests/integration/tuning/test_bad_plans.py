@@ -185,6 +185,16 @@ def test_without_preflight_the_dead_man_brings_the_old_server_back(bench: Bench)
     assert bench.magnus("rollback", "--yes").data == bench.magnus("rollback", "--dry-run").data
 
 
+def test_the_dead_man_also_takes_back_what_waited_for_the_restart(bench: Bench):
+    """The bad setting was written by an earlier run; the restart that brings it into force is another one."""
+    before = bench.auto_conf.read_bytes()
+    plan = bench.plan(bench.setting("shared_preload_libraries", "no_such_library"))
+    assert bench.apply(plan).data["outcome"] == "waiting"
+    assert "the old ones were put back" in bench.apply(plan, "--restart", code=4).err
+    assert bench.auto_conf.read_bytes() == before
+    assert [run["standing"] for run in bench.magnus("history").data["runs"]] == [0, 0]
+
+
 def test_a_server_that_does_not_start_is_put_right_without_it(bench: Bench):
     """The option --offline edits the file on disk: exact bytes when nobody else changed it, else our settings only."""
     before = bench.auto_conf.read_bytes()

@@ -164,3 +164,17 @@ def test_a_script_that_ships_with_magnus_needs_no_reading():
     table = Change("table:t@x", Kind.TABLE, "t", None, "created", sql, (), database="x", context=Context.NOW)
     assert "more than make a table" in refused(plan(table))
     assert admit(plan(table), SERVER, entries={}, scripts=frozenset(sql)).changes == (table,)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        ("ALTER SYSTEM SET archive_command = 'touch /tmp/x'",),
+        ("ALTER SYSTEM SET work_mem = '8MB'; SELECT 1",),
+        ("ALTER SYSTEM SET work_mem = '8MB'", "DROP DATABASE x"),
+        (),
+    ],
+)
+def test_sql_that_is_not_what_the_change_says_is_refused(sql: tuple[str, ...]):
+    """The digest proves that nobody erred, not who wrote it."""
+    assert "does not do what the change says" in refused(plan(change("work_mem", "8MB", sql=sql)))
