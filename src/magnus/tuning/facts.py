@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "Context", "Extension", "Facts", "Host", "Permissions", "Pooler", "Profile", "Role", "RoleSetting", "Server", "Setting",
-    "Standby", "Storage", "Workload", "split_list",
+    "Context", "Extension", "Facts", "Host", "Permissions", "Pooler", "Profile", "Role", "RoleSetting", "Server",
+    "Setting", "Standby", "Storage", "Workload", "split_list",
 ]  # fmt: skip
 
 
@@ -129,8 +129,9 @@ class Server:
         tables: Of our own names: database -> those that exist there.
         wal_bytes_per_15min: Measured between two looks, or since the last reset of statistics.
         read_latency: Mean seconds of one block read, measured by the server; None when it does not time its reads.
-        peak_sessions: Highest number of client sessions known of.
-        stats_age: Seconds since the statistics of the database began.
+        requested_checkpoints: Share of checkpoints that WAL forced before their time, 0 to 1.
+        stats_age: Seconds for which the server is known to have been at work: since its start, or since the statistics
+            of the database began.
         shared_memory_size: Bytes, as the server computed it for its settings at start.
     """
 
@@ -158,7 +159,7 @@ class Server:
     tables: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     wal_bytes_per_15min: float | None = None
     read_latency: float | None = None
-    peak_sessions: int | None = None
+    requested_checkpoints: float | None = None
     temp_bytes_per_day: float | None = None
     stats_age: float | None = None
     uptime: float | None = None
@@ -197,10 +198,11 @@ class Server:
 
     def amount(self, name: str) -> float | None:
         """
-        Return a setting as bytes, milliseconds or a plain number; None when this version lacks it.
+        Return a setting, as it will be after the next restart, as bytes, milliseconds or a plain number; None when this
+        version lacks it.
         """
         setting = self.settings.get(name)
-        return None if setting is None else setting.amount
+        return None if setting is None else setting.next.amount
 
     def extension(self, name: str, database: str | None = None) -> Extension | None:
         """
@@ -231,7 +233,6 @@ class Host:
     storage_source: str = ""
     read_latency: float | None = None
     wal_free: int | None = None
-    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

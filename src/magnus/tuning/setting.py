@@ -1,9 +1,9 @@
-"""One setting as pg_settings shows it: its value, when a change takes effect, and which values the server would take."""
+"""One setting as pg_settings shows it: its value, when a change takes effect, which values the server would take."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +42,8 @@ _WHEN: Final[Mapping[str, Context]] = MappingProxyType({
 @dataclass(frozen=True, slots=True)
 class Setting:
     """
-    One row of pg_settings, as there: `value` counts in `unit`. `sourcefile` is None without the right to see it.
+    One row of pg_settings, as there: `value` counts in `unit`. `sourcefile` is None without the right to see it, and
+    `pending_value` is what the files say for the next start.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Setting:
     max_val: str | None = None
     enumvals: tuple[str, ...] = ()
     pending_restart: bool = False
+    pending_value: str | None = None
 
     @property
     def when(self) -> Context:
@@ -79,7 +81,7 @@ class Setting:
         """
         Whether the value is a number, with or without a unit.
         """
-        return self.vartype in {"integer", "real"}
+        return self.vartype in {"integer", "real"} and self.name not in _OCTAL
 
     @property
     def in_auto_conf(self) -> bool:
@@ -96,6 +98,17 @@ class Setting:
         return self.source in {"command line", "environment variable", "override"}
 
     @property
+    def next(self) -> Setting:
+        """
+        The setting as it will be after the next restart, when that is already written.
+        """
+        if not self.pending_restart or self.pending_value is None:
+            return self
+        found = units.number(self.pending_value, self.unit) if self.is_number else None
+        value = self.pending_value if found is None else f"{found:.15g}"
+        return replace(self, value=value, pending_restart=False, pending_value=None)
+
+    @property
     def amount(self) -> float | None:
         """
         The value as bytes, milliseconds or a plain number; None for a word.
@@ -108,7 +121,11 @@ class Setting:
         The value with its unit, fit for people and for ALTER SYSTEM: "128MB".
         """
         found = self.amount
-        return self.value if found is None else self.write(found)
+        if found is None or not self.unit:
+            return self.value
+        if self.vartype == "real":
+            return f"{self.value}{self.unit}" if found > 0 else self.value
+        return self.write(found)
 
     def read(self, text: str) -> float | None:
         """
@@ -126,7 +143,13 @@ class Setting:
         """
         Say whether a text means the value in force: "64MB" and "65536kB" do.
         """
-        return self.means(text) == self.means(self.value)
+        return self.is_same_as(text, self.value)
+
+    def is_same_as(self, text: str, other: str) -> bool:
+        """
+        Say whether two texts mean the same for this setting.
+        """
+        return self.means(text) == self.means(other)
 
     def means(self, text: str) -> object:
         """
@@ -173,6 +196,7 @@ class Setting:
         return "any" if text is None else f"{text}{f' ({self.unit})' if self.unit else ''}"
 
 
+_OCTAL: Final = frozenset({"data_directory_mode", "log_file_mode", "unix_socket_permissions"})  # shown as 0700
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
     **dict.fromkeys(("on", "true", "yes", "1", "t", "y"), True),
     **dict.fromkeys(("off", "false", "no", "0", "f", "n"), False),
