@@ -31,7 +31,7 @@ SELECT current_setting('server_version') AS version, current_database() AS datab
        ARRAY(SELECT current_setting(name, true) FROM unnest($1::text[]) WITH ORDINALITY AS g (name, place)
              ORDER BY place) AS guards
 """
-_ADVICE: Final[Mapping[str, str]] = MappingProxyType({
+ADVICE: Final[Mapping[str, str]] = MappingProxyType({
     "unreachable": "is PostgreSQL running there? Check host and port",
     "timeout": "check host and port, and what lies between",
     "credentials": "check user and password, and pg_hba.conf on the server",
@@ -102,4 +102,4 @@ def _failure(config: DatabaseConfig, error: Exception) -> Failure:
     """
     reason = getattr(error, "reason", "")
     told = str(error) if isinstance(error, MagnusError) else "the connection was lost"
-    return Failure("ping", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {told}", _ADVICE.get(reason, ""))
+    return Failure("ping", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {told}", ADVICE.get(reason, ""))

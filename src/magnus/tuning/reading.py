@@ -8,27 +8,27 @@ the rest goes on. Locks on sequences are given back as soon as their values are 
 from __future__ import annotations
 
 import contextlib
-import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
 from magnus import sql
 from magnus._driver import connect_error
 from magnus.config import DatabaseConfig
-from magnus.tuning.checks import Missing, Snapshot, Unseen
+from magnus.tuning.checks import Missing, Snapshot, to_describe
 from magnus.tuning.quoting import identifier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from magnus.tuning.checks import Row
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
 PLAIN: Final = (
-    "database_age", "settings", "file_settings", "role_settings", "databases", "activity", "blocked", "prepared", "slots",
-    "standbys", "archiver", "checkpoints", "extensions", "index_builds", "roles", "passwords", "open_schemas", "slow_log",
+    "database_age", "settings", "file_settings", "role_settings", "databases", "activity", "blocked", "prepared",
+    "slots", "standbys", "archiver", "checkpoints", "extensions", "index_builds", "roles", "passwords", "open_schemas",
+    "slow_log",
 )  # fmt: skip
 PAGED: Final = ("tables", "indexes", "foreign_keys", "sequences", "integer_keys")
 MEASURED: Final = ("table_widths", "index_widths")
@@ -38,6 +38,7 @@ LOCK_TIMEOUT: Final = 0.1
 SMALLEST_MEASURED: Final = 100 * 1024**2
 _PAGE: Final = 2500
 _BATCH: Final = 200
+_MOST_DEFINITIONS: Final = 200
 # Nothing on the search path but the catalogue: a user's own operator of the same name is never called.
 _LIMITS: Final = (
     f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT * 1000:.0f}",
@@ -115,6 +116,7 @@ class _Reader:
             self._parts[part] = await self._fetch(part, SMALLEST_MEASURED)
         await self._statements()
         self._parts["sequence_values"] = await self._sequence_values()
+        self._parts["definitions"] = await self._definitions()
         return Snapshot(self._parts)
 
     async def _fetch(self, part: str, *arguments: object, schema: str = "") -> tuple[Row, ...] | Missing:
@@ -172,9 +174,20 @@ class _Reader:
             values += await self._values_of(readable[start : start + _BATCH])
         return tuple(values)
 
+    async def _definitions(self) -> tuple[Row, ...]:
+        """
+        Read how the indexes that may be dropped could be made again. For those with expressions the server locks their
+        table for reading, so each is asked alone, and one that is locked stays unread.
+        """
+        rows: list[Row] = []
+        for oid in to_describe(Snapshot(self._parts))[:_MOST_DEFINITIONS]:
+            found = await self._fetch("definitions", [oid])
+            rows += [row for row in found if row["definition"]] if not isinstance(found, Missing) else []
+        return tuple(rows)
+
     async def _values_of(self, sequences: Sequence[Row]) -> list[Row]:
         text = " UNION ALL ".join(
-            f"SELECT {int(row['oid'])}::int8 AS oid, last_value, is_called "
+            f"SELECT {int(row['oid'])}::int8 AS oid, last_value, is_called "  # noqa: S608  # quoted names only
             f"FROM {identifier(row['schema'])}.{identifier(row['name'])}"
             for row in sequences
         )
@@ -190,25 +203,6 @@ class _Reader:
         finally:
             if not self._con.is_closed():
                 await transaction.rollback()
-
-
-async def definitions(con: Connection, indexes: Iterable[int]) -> dict[int, str]:
-    """
-    Return the statements that would make indexes again, for those that can be had without waiting.
-    """
-    wanted = sorted(set(indexes))
-    found: dict[int, str] = {}
-    if not wanted:
-        return found
-    async with con.transaction(isolation="repeatable_read", readonly=True):
-        for limit in _LIMITS:
-            await con.execute(limit)
-        for oid in wanted:
-            with contextlib.suppress(asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError):
-                async with con.transaction():
-                    rows = await con.fetch(sql.text("check/definitions"), [oid])
-                found |= {row["oid"]: row["definition"] for row in rows if row["definition"]}
-    return found
 
 
 def why(error: asyncpg.PostgresError, part: str, role: str) -> str:
@@ -233,29 +227,3 @@ _GRANTS: Final = {
     "GRANT EXECUTE ON FUNCTION pg_show_all_file_settings() TO {role}; asked as",
     "passwords": "only a superuser sees how passwords are stored; asked as",
 }
-
-
-def host_disks(snapshot: Snapshot, *, is_local: bool) -> tuple[Row, ...] | Missing:
-    """
-    Return the free space of the data and WAL volumes, when the server is on this machine.
-    """
-    if not is_local:
-        return Missing("the server is on another machine: its disks cannot be seen from here")
-    try:
-        data = snapshot.setting("data_directory").value
-    except Unseen as unseen:
-        return Missing(unseen.reason)
-    rows: list[dict[str, Any]] = []
-    try:
-        for what, path in (("data", data), ("wal", os.path.join(data, "pg_wal"))):  # noqa: PTH118  # only a name
-            volume = os.statvfs(path)
-            rows.append({
-                "name": what,
-                "path": path,
-                "free": volume.f_bavail * volume.f_frsize,
-                "total": volume.f_blocks * volume.f_frsize,
-            })
-    except OSError as error:
-        if not rows:
-            return Missing(f"{data} cannot be looked at by this account: {error.strerror}")
-    return tuple(rows)

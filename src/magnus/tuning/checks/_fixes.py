@@ -30,4 +30,6 @@ def percent(share: float) -> str:
     """
     Return a share for people.
     """
-    return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
+    if share in {0.0, 1.0} or share >= 0.1:
+        return f"{share:.0%}"
+    return f"{share:.1%}" if share >= 0.001 else "less than 0.1%"

@@ -129,7 +129,7 @@ class Result:
         "examined n of m", or nothing when there is nothing to count.
         """
         verdict = self.verdict
-        return "" if verdict.of is None else f"examined {verdict.examined or 0:,} of {verdict.of:,}"
+        return "" if not verdict.of else f"examined {verdict.examined or 0:,} of {verdict.of:,}"
 
 
 def check(

@@ -150,7 +150,9 @@ class Snapshot:
         time before a restart says is not known.
         """
         server = self.server
-        ages = [server["up_s"], server["database_age_s"], server["stats_age_s"] or server["server_stats_age_s"]]
+        known = self.parts.get("database_age", ())
+        own = known[0]["age_s"] if known and not isinstance(known, Missing) else None
+        ages = (server["up_s"], own, server["stats_age_s"] or server["server_stats_age_s"])
         return min(float(age) for age in ages if age is not None)
 
     def needs_old_statistics(self, days: float = 7.0) -> float:

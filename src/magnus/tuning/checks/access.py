@@ -70,7 +70,8 @@ def superusers(seen: Snapshot) -> Verdict:
 @check(
     "A003",
     "Not everybody may create objects",
-    why="A function or operator of the same name in a schema on the search path runs with the rights of whoever meets it.",
+    why="A function or operator of the same name in a schema on the search path runs with the rights of whoever meets "
+    "it.",
     threshold="warning: PUBLIC has CREATE on a schema",
     fix="REVOKE CREATE ON SCHEMA … FROM PUBLIC",
     undo="GRANT CREATE ON SCHEMA … TO PUBLIC",
@@ -124,7 +125,9 @@ def logging(seen: Snapshot) -> Verdict:
         found.append(Finding(Severity.INFO, "log_lock_waits", "is off", *set_to(seen, "log_lock_waits", "on")))
     if seen.number("log_temp_files") < 0:
         wanted = seen.setting("work_mem").text
-        found.append(Finding(Severity.INFO, "log_temp_files", "is -1: none is logged", *set_to(seen, "log_temp_files", wanted)))
+        found.append(
+            Finding(Severity.INFO, "log_temp_files", "is -1: none is logged", *set_to(seen, "log_temp_files", wanted))
+        )
     return Verdict(tuple(found), "both are logged", 2, 2)
 
 
@@ -134,9 +137,11 @@ _LIMITS: Final = (("idle_in_transaction_session_timeout", "60s"), ("statement_ti
 @check(
     "A006",
     "Roles of applications have limits",
-    why="A client that hangs in a transaction, or left its query behind, is ended by the server only if somebody told it to. Set for the "
+    why="A client that hangs in a transaction, or left its query behind, is ended by the server only if somebody told "
+    "it to. Set for the "
     "role, not for all: migrations need more.",
-    threshold="info: a role that has sessions and is no superuser has no idle_in_transaction_session_timeout or no statement_timeout, by role, "
+    threshold="info: a role that has sessions and is no superuser has no idle_in_transaction_session_timeout or no "
+    "statement_timeout, by role, "
     "database or server",
     fix="ALTER ROLE … SET idle_in_transaction_session_timeout = '60s', and statement_timeout",
     undo="ALTER ROLE … RESET",
@@ -144,7 +149,11 @@ _LIMITS: Final = (("idle_in_transaction_session_timeout", "60s"), ("statement_ti
 )
 def limits(seen: Snapshot) -> Verdict:
     present = {row["role"] for row in seen.rows("activity") if row["role"]}
-    roles = [row for row in seen.rows("roles") if row["name"] in present and not row["is_superuser"] and not row["is_replication"]]
+    roles = [
+        row
+        for row in seen.rows("roles")
+        if row["name"] in present and not row["is_superuser"] and not row["is_replication"]
+    ]
     found = []
     for row in roles:
         for name, wanted in _LIMITS:
@@ -187,7 +196,8 @@ def extensions(seen: Snapshot) -> Verdict:
             if row["default_version"]
             else f"is {row['version']}, and its files are gone from the server",
             f"ALTER EXTENSION {identifier(row['name'])} UPDATE",
-            f"DROP EXTENSION {identifier(row['name'])}; CREATE EXTENSION {identifier(row['name'])} VERSION '{row['version']}'",
+            f"DROP EXTENSION {identifier(row['name'])}; CREATE EXTENSION {identifier(row['name'])} VERSION "
+            f"'{row['version']}'",
         )
         for row in rows
         if row["version"] != row["default_version"]
@@ -199,7 +209,8 @@ def extensions(seen: Snapshot) -> Verdict:
     "A008",
     "The disk has room",
     why="When the WAL's volume is full the server stops.",
-    threshold=f"free on the volumes of data and WAL, when the server is on this machine: warning below {percent(FREE[0])}, error below "
+    threshold="free on the volumes of data and WAL, when the server is on this machine: warning below "
+    f"{percent(FREE[0])}, error below "
     f"{percent(FREE[1])}",
     fix="Make room, or enlarge the volume; never delete files of pg_wal by hand.",
     undo="Nothing was changed.",

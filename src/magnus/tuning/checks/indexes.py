@@ -82,10 +82,12 @@ def _building(seen: Snapshot) -> set[int]:
 @check(
     "I001",
     "Every index is valid",
-    why="An index that a CREATE INDEX CONCURRENTLY left behind is written to and never read, and CREATE INDEX IF NOT EXISTS "
+    why="An index that a CREATE INDEX CONCURRENTLY left behind is written to and never read, and CREATE INDEX IF NOT "
+    "EXISTS "
     "takes it for the real one.",
     threshold="error: not valid or not ready, and not being built at this moment",
-    fix="DROP INDEX CONCURRENTLY and build it again, or REINDEX INDEX CONCURRENTLY. A partitioned index becomes valid when every "
+    fix="DROP INDEX CONCURRENTLY and build it again, or REINDEX INDEX CONCURRENTLY. A partitioned index becomes valid "
+    "when every "
     "partition has its part attached.",
     undo="CREATE INDEX CONCURRENTLY, as it was.",
     reads=("indexes", "index_builds"),
@@ -101,10 +103,18 @@ def invalid(seen: Snapshot) -> Verdict:
         if row["is_partitioned"]:
             fix = f"ALTER INDEX {qualified(row)} ATTACH PARTITION <an index of each partition that has none>"
             found.append(
-                Finding(Severity.ERROR, plain(row), f"on {row['table']}: a partition has no part of it", fix, "DROP INDEX of the attached")
+                Finding(
+                    Severity.ERROR,
+                    plain(row),
+                    f"on {row['table']}: a partition has no part of it",
+                    fix,
+                    "DROP INDEX of the attached",
+                )
             )
             continue
-        evidence = f"on {row['table']}: " + ("not ready" if not row["is_ready"] else "ready, but not valid: it is written and never read")
+        evidence = f"on {row['table']}: " + (
+            "not ready" if not row["is_ready"] else "ready, but not valid: it is written and never read"
+        )
         found.append(Finding(Severity.ERROR, plain(row), evidence, *_drop(seen, row)))
     return Verdict(tuple(found), "all", len(rows), len(rows))
 
@@ -126,7 +136,11 @@ def _covers(wide: Row, narrow: Row) -> bool:
     """
     Say whether every lookup in `narrow` can be made as well in `wide`.
     """
-    if not wide["is_valid"] or wide["method"] != narrow["method"] or _text(wide, "predicate") != _text(narrow, "predicate"):
+    if (
+        not wide["is_valid"]
+        or wide["method"] != narrow["method"]
+        or _text(wide, "predicate") != _text(narrow, "predicate")
+    ):
         return False
     if _text(wide, "expressions") != _text(narrow, "expressions"):
         return False
@@ -157,7 +171,9 @@ def redundant(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
         for row in sorted(indexes, key=lambda row: (row["scans"] or 0, -row["oid"])):
             if _is_bound(row) or not row["is_valid"]:
                 continue
-            keepers = [one for one in indexes if one["oid"] != row["oid"] and one["oid"] not in gone and _covers(one, row)]
+            keepers = [
+                one for one in indexes if one["oid"] != row["oid"] and one["oid"] not in gone and _covers(one, row)
+            ]
             if keepers:
                 gone.add(row["oid"])
                 found.append((row, min(keepers, key=lambda one: (not _is_same(one, row), one["bytes"], one["oid"]))))
@@ -167,9 +183,12 @@ def redundant(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
 @check(
     "I002",
     "No index is doubled",
-    why="Each one is written with every row and keeps memory from others; a second that serves the same lookups only costs.",
-    threshold="warning: the same method, keys, operator classes, collations, directions, expressions, predicate, and INCLUDE columns; info: "
-    "its keys are the first keys of another btree. Never a primary key, unique index, constraint, replica identity or the "
+    why="Each one is written with every row and keeps memory from others; a second that serves the same lookups only "
+    "costs.",
+    threshold="warning: the same method, keys, operator classes, collations, directions, expressions, predicate, and "
+    "INCLUDE columns; info: "
+    "its keys are the first keys of another btree. Never a primary key, unique index, constraint, replica identity or "
+    "the "
     "index that CLUSTER uses",
     fix="DROP INDEX CONCURRENTLY the one that is not needed.",
     undo="CREATE INDEX CONCURRENTLY, as it was.",
@@ -180,7 +199,10 @@ def duplicate(seen: Snapshot) -> Verdict:
     found = []
     for row, keeper in redundant(rows):
         same = _is_same(row, keeper)
-        evidence = f"{'the same as' if same else 'its keys are the first keys of'} {plain(keeper)}, on {row['table']}; {shown(row['bytes'])}"
+        evidence = (
+            f"{'the same as' if same else 'its keys are the first keys of'} {plain(keeper)}, on "
+            f"{row['table']}; {shown(row['bytes'])}"
+        )
         found.append(Finding(Severity.WARNING if same else Severity.INFO, plain(row), evidence, *_drop(seen, row)))
     return Verdict(tuple(found), "none", len(rows), len(rows))
 
@@ -189,17 +211,19 @@ def unused_candidates(rows: Iterable[Row]) -> list[Row]:
     """
     Return indexes without a scan that only cost.
     """
-    return [
-        row for row in rows
-        if not row["scans"] and row["bytes"] > UNUSED_SIZE and row["is_valid"] and not row["is_partitioned"] and not _is_bound(row)
-    ]  # fmt: skip
+    return [row for row in rows if not row["scans"] and row["bytes"] > UNUSED_SIZE and _only_costs(row)]
+
+
+def _only_costs(row: Row) -> bool:
+    return bool(row["is_valid"]) and not row["is_partitioned"] and not _is_bound(row)
 
 
 @check(
     "I003",
     "Every index is used",
     why="It is written with every row, and makes updates of its columns dearer, for nobody.",
-    threshold=f"info: no scan in {UNUSED_DAYS:g} days or more of statistics, larger than {shown(UNUSED_SIZE)}, no constraint or unique index; "
+    threshold=f"info: no scan in {UNUSED_DAYS:g} days or more of statistics, larger than {shown(UNUSED_SIZE)}, no "
+    "constraint or unique index; "
     "unknown while a standby may be using it",
     fix="DROP INDEX CONCURRENTLY, after a look at every standby and at yearly jobs.",
     undo="CREATE INDEX CONCURRENTLY, as it was.",
@@ -211,15 +235,20 @@ def unused(seen: Snapshot) -> Verdict:
     age = seen.needs_old_statistics(UNUSED_DAYS)
     rows = _users(seen)
     idle = unused_candidates(rows)
-    standbys = len(seen.rows("standbys")) + sum(row["kind"] == "physical" and not row["active"] for row in seen.rows("slots"))
+    standbys = len(seen.rows("standbys")) + sum(
+        row["kind"] == "physical" and not row["active"] for row in seen.rows("slots")
+    )
     if idle and standbys:
         names = ", ".join(plain(row) for row in idle[:5])
-        return Verdict((), "", len(rows) - len(idle), len(rows), f"{names}: not used here, but {standbys} standbys may use them")
+        return Verdict(
+            (), "", len(rows) - len(idle), len(rows), f"{names}: not used here, but {standbys} standbys may use them"
+        )
     found = [
         Finding(
             Severity.INFO,
             plain(row),
-            f"no scan in {duration(age)}, {shown(row['bytes'])}, on {row['table']} with {row['table_writes'] or 0:,} rows written",
+            f"no scan in {duration(age)}, {shown(row['bytes'])}, on {row['table']} with {row['table_writes'] or 0:,} "
+            "rows written",
             *_drop(seen, row),
         )
         for row in idle
@@ -229,8 +258,8 @@ def unused(seen: Snapshot) -> Verdict:
 
 def is_covered(columns: Iterable[int], indexes: Iterable[Row]) -> bool:
     """
-    Say whether an index begins with these columns, in any order. A partial one counts when all it asks is that they are not
-    NULL, which every lookup by a key implies.
+    Say whether an index begins with these columns, in any order. A partial one counts when all it asks is that they are
+    not NULL, which every lookup by a key implies.
     """
     wanted = set(columns)
     for row in indexes:
@@ -257,9 +286,11 @@ def by_table(rows: Iterable[Row]) -> Mapping[int, list[Row]]:
 @check(
     "I004",
     "Foreign keys of tables that lose rows have an index",
-    why="Each row that is deleted from the referenced table, or changes its key, is looked up in the referencing one: without an index by "
+    why="Each row that is deleted from the referenced table, or changes its key, is looked up in the referencing one: "
+    "without an index by "
     "reading all of it.",
-    threshold=f"no index begins with the key's columns, and the referenced table has had deletes: warning from {MANY_ROWS:,} referencing "
+    threshold="no index begins with the key's columns, and the referenced table has had deletes: warning from "
+    f"{MANY_ROWS:,} referencing "
     "rows on, info below",
     fix="CREATE INDEX CONCURRENTLY on the referencing columns.",
     undo="DROP INDEX CONCURRENTLY.",
@@ -296,7 +327,10 @@ def foreign_keys(seen: Snapshot) -> Verdict:
     if quiet:
         age = seen.statistics_age()
         if age < 7 * DAY:
-            missing = f"{quiet} have none, and in {duration(age)} of statistics their tables lost no row; 7 days are needed to judge"
+            missing = (
+                f"{quiet} have none, and in {duration(age)} of statistics their tables lost no row; 7 days "
+                "are needed to judge"
+            )
     summary = "all have one" if not quiet else f"{quiet} have none, and their tables lose no rows"
     return Verdict(tuple(found), summary, len(keys) - (quiet if missing else 0), len(keys), missing)
 
@@ -305,7 +339,8 @@ def foreign_keys(seen: Snapshot) -> Verdict:
     "I005",
     "Large tables are not read whole again and again",
     why="A scan of a whole table for a few rows is what a missing index looks like from outside.",
-    threshold=f"warning: more than {SEQ_ROWS:,} rows a sequential scan, from 10 scans on, in a table larger than {shown(SEQ_SIZE)}",
+    threshold=f"warning: more than {SEQ_ROWS:,} rows a sequential scan, from 10 scans on, in a table larger than "
+    f"{shown(SEQ_SIZE)}",
     fix="magnus indexes looks for the statements and proposes an index.",
     undo="DROP INDEX CONCURRENTLY of the index that was made.",
     reads=("tables",),
@@ -318,10 +353,14 @@ def sequential_scans(seen: Snapshot) -> Verdict:
         if scans >= 10 and row["bytes"] > SEQ_SIZE and read / scans > SEQ_ROWS:
             evidence = f"{scans:,} sequential scans of {read / scans:,.0f} rows each, {shown(row['bytes'])}"
             found.append(
-                Finding(Severity.WARNING, plain(row), evidence, "magnus indexes", "DROP INDEX CONCURRENTLY of what it made")
+                Finding(
+                    Severity.WARNING, plain(row), evidence, "magnus indexes", "DROP INDEX CONCURRENTLY of what it made"
+                )
             )
     age = seen.statistics_age()
-    missing = "" if age >= 7 * DAY else f"none so far, but statistics are {duration(age)} old: 7 days are needed to judge use"
+    missing = (
+        "" if age >= 7 * DAY else f"none so far, but statistics are {duration(age)} old: 7 days are needed to judge use"
+    )
     return Verdict(tuple(found), "none", len(rows), len(rows), missing)
 
 

@@ -28,8 +28,10 @@ def _memory(seen: Snapshot) -> float:
     "Memory is enough when every session works at once",
     why="work_mem is allowed for each sort and hash of each session, not once. When the sum is more than the machine "
     "has, the kernel ends the server in its busiest minute.",
-    threshold=f"shared_buffers + max_connections x work_mem x hash_mem_multiplier + autovacuum workers x their memory: warning "
-    f"above {percent(WORST[0])} of the limit, error above {percent(WORST[1])}; error: max_connections x work_mem alone above "
+    threshold="shared_buffers + max_connections x work_mem x hash_mem_multiplier + autovacuum workers x their memory: "
+    "warning "
+    f"above {percent(WORST[0])} of the limit, error above {percent(WORST[1])}; error: max_connections x work_mem alone "
+    "above "
     f"{percent(ONE_NODE)}",
     fix="Lower work_mem (raise it for single roles), or max_connections behind a pooler. magnus plan computes it.",
     undo="The earlier value; reload for work_mem, restart for max_connections.",
@@ -46,7 +48,8 @@ def worst_case(seen: Snapshot) -> Verdict:
     evidence = (
         f"{shown(total)} = shared_buffers {shown(seen.number('shared_buffers'))} + {connections:.0f} sessions x "
         f"{shown(work_mem)} x {seen.number('hash_mem_multiplier'):g} + autovacuum "
-        f"{shown(seen.number('autovacuum_max_workers') * maintenance)}; limit {shown(limit)} ({seen.row('host')['source']})"
+        f"{shown(seen.number('autovacuum_max_workers') * maintenance)}; limit {shown(limit)} "
+        f"({seen.row('host')['source']})"
     )
     used, one = total / limit, connections * work_mem / limit
     if used <= WORST[0] and one <= ONE_NODE:
@@ -54,15 +57,19 @@ def worst_case(seen: Snapshot) -> Verdict:
     severity = Severity.ERROR if used > WORST[1] or one > ONE_NODE else Severity.WARNING
     smaller = max(4 * MB, limit * 0.5 / connections / seen.number("hash_mem_multiplier"))
     fix = set_to(seen, "work_mem", seen.setting("work_mem").write(min(smaller, work_mem / 2)))
-    return Verdict((Finding(severity, "work_mem and max_connections", f"{percent(used)} of the limit: {evidence}", *fix),))
+    return Verdict((
+        Finding(severity, "work_mem and max_connections", f"{percent(used)} of the limit: {evidence}", *fix),
+    ))
 
 
 @check(
     "M002",
     "shared_buffers fits the machine",
-    why="initdb's 128 MB leaves the server without a cache of its own; above 40 % the same pages lie in memory twice and "
+    why="initdb's 128 MB leaves the server without a cache of its own; above 40 % the same pages lie in memory twice "
+    "and "
     "little is left for sorts.",
-    threshold=f"warning: below {percent(BUFFERS[0])} or above {percent(BUFFERS[1])} of the memory limit, or still 128 MB where the "
+    threshold=f"warning: below {percent(BUFFERS[0])} or above {percent(BUFFERS[1])} of the memory limit, or still 128 "
+    "MB where the "
     "limit is not known",
     fix="ALTER SYSTEM SET shared_buffers to a quarter of the memory, and restart. magnus plan computes it.",
     undo="The earlier value and a restart.",
@@ -114,7 +121,8 @@ def cache_size(seen: Snapshot) -> Verdict:
     "M004",
     "Huge pages are used where they pay",
     why="Large shared_buffers in 4 kB pages cost every session page tables of its own.",
-    threshold=f"info: shared_buffers of {shown(_HUGE)} or more, huge_pages wanted, and huge_pages_status off (17 and newer)",
+    threshold=f"info: shared_buffers of {shown(_HUGE)} or more, huge_pages wanted, and huge_pages_status off (17 and "
+    "newer)",
     fix="sysctl vm.nr_hugepages = shared_memory_size_in_huge_pages, then restart. Keep huge_pages at try.",
     undo="sysctl vm.nr_hugepages = the earlier number, then restart.",
     reads=("settings",),

@@ -20,9 +20,11 @@ LAG: Final = (20.0, 35.0)
 @check(
     "R001",
     "No replication slot fills the disk",
-    why="A slot keeps all WAL since its reader's last word. Nobody reads an inactive one, and without max_slot_wal_keep_size it "
+    why="A slot keeps all WAL since its reader's last word. Nobody reads an inactive one, and without "
+    "max_slot_wal_keep_size it "
     "fills the disk and stops the server.",
-    threshold=f"warning: inactive, or more than {shown(RETAINED[0])} kept; error: more than {shown(RETAINED[1])}, or wal_status unreserved or lost; "
+    threshold=f"warning: inactive, or more than {shown(RETAINED[0])} kept; error: more than {shown(RETAINED[1])}, or "
+    "wal_status unreserved or lost; "
     "info: slots without a max_slot_wal_keep_size",
     fix="SELECT pg_drop_replication_slot(…) when its reader is gone; ALTER SYSTEM SET max_slot_wal_keep_size.",
     undo="Create the slot again and set its reader up anew; the earlier value.",
@@ -47,9 +49,15 @@ def _slot(row: Row) -> list[Finding]:
     since = f" for {duration(row['inactive_s'])}" if row["inactive_s"] else ""
     state = "active" if row["active"] else f"inactive{since}"
     why = f", invalidated: {row['invalidation']}" if row["invalidation"] else ""
-    evidence = f"{row['kind']}, {state}, keeps {shown(kept)} of WAL, status {row['wal_status'] or 'reserving nothing'}{why}"
+    evidence = (
+        f"{row['kind']}, {state}, keeps {shown(kept)} of WAL, status {row['wal_status'] or 'reserving nothing'}{why}"
+    )
     name = literal(row["name"])
-    made = f"SELECT pg_create_physical_replication_slot({name})" if row["kind"] == "physical" else "create the slot with its plugin"
+    made = (
+        f"SELECT pg_create_physical_replication_slot({name})"
+        if row["kind"] == "physical"
+        else "create the slot with its plugin"
+    )
     return [
         Finding(
             severity,
@@ -65,7 +73,8 @@ def _slot(row: Row) -> list[Finding]:
     "R002",
     "Standbys keep up",
     why="What a standby has not replayed is lost by a failover, and read stale until then.",
-    threshold=f"behind by more than {shown(RETAINED[0])} or {duration(LAG[0])}: warning; {shown(RETAINED[1])} or {duration(LAG[1])}: error. No lag is 0 when "
+    threshold=f"behind by more than {shown(RETAINED[0])} or {duration(LAG[0])}: warning; {shown(RETAINED[1])} or "
+    f"{duration(LAG[1])}: error. No lag is 0 when "
     "nothing was written",
     fix="Look at the standby: its disk, its long queries (max_standby_streaming_delay), the network.",
     undo="Nothing was changed.",
@@ -81,7 +90,15 @@ def lag(seen: Snapshot) -> Verdict:
             severity = Severity.ERROR if behind > RETAINED[1] or late > LAG[1] else Severity.WARNING
             evidence = f"{row['state']}, {shown(behind)} and {duration(late)} behind"
             fix = "look at the standby: SELECT * FROM pg_stat_wal_receiver, its disk, and its long queries"
-            found.append(Finding(severity, f"standby {row['name']} ({row['client'] or 'socket'})", evidence, fix, "nothing was changed"))
+            found.append(
+                Finding(
+                    severity,
+                    f"standby {row['name']} ({row['client'] or 'socket'})",
+                    evidence,
+                    fix,
+                    "nothing was changed",
+                )
+            )
     missing = f"{hidden} standbys are hidden from {seen.server['role']}: {seen.grant()}" if hidden else ""
     return Verdict(tuple(found), "no standby" if not rows else "all", len(rows) - hidden, len(rows), missing)
 
@@ -89,7 +106,8 @@ def lag(seen: Snapshot) -> Verdict:
 @check(
     "R003",
     "The archive takes the WAL",
-    why="While archive_command fails there is no point-in-time recovery past that moment, and the WAL stays until the disk is "
+    why="While archive_command fails there is no point-in-time recovery past that moment, and the WAL stays until the "
+    "disk is "
     "full.",
     threshold="error: the last failure is later than the last success",
     fix="Read the server's log for what archive_command says; it goes on by itself once it succeeds.",
@@ -103,8 +121,9 @@ def archive(seen: Snapshot) -> Verdict:
         return Verdict((), "archive_mode is off")
     failed, archived = row["failed_s"], row["archived_s"]
     if failed is not None and (archived is None or failed < archived):
-        evidence = f"{row['last_failed_wal']} failed {duration(failed)} ago, {row['failed_count']:,} failures in all; " + (
-            "nothing was ever archived" if archived is None else f"the last success was {duration(archived)} ago"
+        evidence = (
+            f"{row['last_failed_wal']} failed {duration(failed)} ago, {row['failed_count']:,} failures in all; "
+            + ("nothing was ever archived" if archived is None else f"the last success was {duration(archived)} ago")
         )
         fix = "look for 'archive command failed' in the server's log"
         return Verdict((Finding(Severity.ERROR, "archive_command", evidence, fix, "nothing was changed"),))

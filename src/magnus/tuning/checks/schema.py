@@ -17,8 +17,8 @@ NEAR_END: Final = (0.70, 0.90)
 
 def used_share(row: Row, value: int) -> tuple[float, int]:
     """
-    Return how much of its range a sequence has used, and the end of it: the sequence's own or its column's, whichever comes
-    first.
+    Return how much of its range a sequence has used, and the end of it: the sequence's own or its column's, whichever
+    comes first.
     """
     if row["step"] > 0:
         end = min(row["most"], row["column_most"] or row["most"])
@@ -30,8 +30,10 @@ def used_share(row: Row, value: int) -> tuple[float, int]:
 @check(
     "T001",
     "Numbers for keys do not run out",
-    why="At the end of an integer column every insert fails, and making it bigint rewrites the table under an exclusive lock.",
-    threshold=f"warning above {percent(NEAR_END[0])}, error above {percent(NEAR_END[1])} of the column's type (not only of the sequence); "
+    why="At the end of an integer column every insert fails, and making it bigint rewrites the table under an "
+    "exclusive lock.",
+    threshold=f"warning above {percent(NEAR_END[0])}, error above {percent(NEAR_END[1])} of the column's type (not "
+    "only of the sequence); "
     "integer keys without a sequence by the highest value that ANALYZE saw",
     fix="ALTER TABLE … ALTER COLUMN … TYPE bigint (a rewrite; large tables: a new column, filled in batches).",
     undo="ALTER TABLE … ALTER COLUMN … TYPE integer, while every value still fits.",
@@ -53,7 +55,10 @@ def keys_run_out(seen: Snapshot) -> Verdict:
         used = (row["highest"] or 0) / row["most"]
         if used > NEAR_END[0]:
             column = f"{plain(row)}.{row['column']}"
-            evidence = f"its highest {row['type']} was {row['highest']:,} of {row['most']:,} ({percent(used)}) at the last ANALYZE"
+            evidence = (
+                f"its highest {row['type']} was {row['highest']:,} of {row['most']:,} ({percent(used)}) at "
+                "the last ANALYZE"
+            )
             alter = f"ALTER TABLE {qualified(row)} ALTER COLUMN {identifier(row['column'])} TYPE"
             severity = Severity.ERROR if used > NEAR_END[1] else Severity.WARNING
             found.append(Finding(severity, column, evidence, f"{alter} bigint", f"{alter} {row['type']}"))
@@ -61,7 +66,9 @@ def keys_run_out(seen: Snapshot) -> Verdict:
         row["highest"] is None and (row["tuples"] > 1 or not row["is_readable"]) for row in keys
     )
     total = len(sequences) + len(keys)
-    missing = f"{hidden} are hidden from {seen.server['role']} or locked: {seen.grant('pg_read_all_data')}" if hidden else ""
+    missing = (
+        f"{hidden} are hidden from {seen.server['role']} or locked: {seen.grant('pg_read_all_data')}" if hidden else ""
+    )
     return Verdict(tuple(found), f"none above {percent(NEAR_END[0])}", total - hidden, total, missing)
 
 
@@ -73,9 +80,17 @@ def _sequence(row: Row, value: int, used: float, end: int) -> Finding:
         schema, table, column = row["column_parts"]
         alter = f"ALTER TABLE {identifier(schema)}.{identifier(table)} ALTER COLUMN {identifier(column)} TYPE"
         widen = f"; ALTER SEQUENCE {qualified(row)} AS bigint" if row["most"] < 2**63 - 1 else ""
-        return Finding(severity, name, f"{evidence}, its column is {row['column_type']}", f"{alter} bigint{widen}", f"{alter} {row['column_type']}")
+        return Finding(
+            severity,
+            name,
+            f"{evidence}, its column is {row['column_type']}",
+            f"{alter} bigint{widen}",
+            f"{alter} {row['column_type']}",
+        )
     alter = f"ALTER SEQUENCE {qualified(row)}"
-    return Finding(severity, name, evidence, f"{alter} AS bigint MAXVALUE {2**63 - 1}", f"{alter} MAXVALUE {row['most']}")
+    return Finding(
+        severity, name, evidence, f"{alter} AS bigint MAXVALUE {2**63 - 1}", f"{alter} MAXVALUE {row['most']}"
+    )
 
 
 @check(
@@ -83,7 +98,8 @@ def _sequence(row: Row, value: int, used: float, end: int) -> Finding:
     "Every table has a primary key",
     why="Without one a row cannot be named: duplicates creep in, and logical replication refuses updates and deletes.",
     threshold="warning: a table that is no partition and belongs to no extension has none",
-    fix="ALTER TABLE … ADD PRIMARY KEY (CREATE UNIQUE INDEX CONCURRENTLY first, then ADD … USING INDEX, to lock it briefly).",
+    fix="ALTER TABLE … ADD PRIMARY KEY (CREATE UNIQUE INDEX CONCURRENTLY first, then ADD … USING INDEX, to lock it "
+    "briefly).",
     undo="ALTER TABLE … DROP CONSTRAINT.",
     reads=("tables",),
 )
@@ -97,7 +113,8 @@ def primary_keys(seen: Snapshot) -> Verdict:
             Severity.WARNING,
             plain(row),
             f"has none; {max(row['live'] or 0, 0):,} rows",
-            f"ALTER TABLE {qualified(row)} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, or a key of columns that "
+            f"ALTER TABLE {qualified(row)} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, or a key of "
+            "columns that "
             "are unique already",
             f"ALTER TABLE {qualified(row)} DROP COLUMN id",
         )

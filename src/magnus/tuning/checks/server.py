@@ -88,7 +88,8 @@ def pending_restart(seen: Snapshot) -> Verdict:
         )
         for row in waiting
     )
-    return Verdict(found, "none", len(rows), len(rows))
+    missing = "" if seen.server["sees_all_settings"] else f"some settings are hidden: {seen.grant()}"
+    return Verdict(found, "none", len(rows), len(rows), missing)
 
 
 @check(
@@ -126,7 +127,8 @@ _OUTRANKED: Final = ("command line", "environment variable")
     "What the configuration files set is what holds",
     why="The command line outranks every file, and a role's or database's own value outranks them for its sessions: "
     "whoever changes the file sees no effect.",
-    threshold="warning: a setting in a file, and another value from the command line or the environment; info: a role or "
+    threshold="warning: a setting in a file, and another value from the command line or the environment; info: a role "
+    "or "
     "database has a value of its own",
     fix="Change it where it is set: the service's command line, or ALTER ROLE / ALTER DATABASE … RESET.",
     undo="Set it there again.",
@@ -170,16 +172,24 @@ def _alter(row: Row, value: str | None) -> str:
     if row["role"]:
         return alter_role(row["role"], row["name"], value, database=row["database"])
     owner = alter_role(row["database"] or "ALL", row["name"], value)
-    return owner.replace("ALTER ROLE", "ALTER DATABASE", 1) if row["database"] else owner.replace(identifier("ALL"), "ALL")
+    return (
+        owner.replace("ALTER ROLE", "ALTER DATABASE", 1) if row["database"] else owner.replace(identifier("ALL"), "ALL")
+    )
 
 
-_SAFE: Final = (("fsync", "on"), ("full_page_writes", "on"), ("zero_damaged_pages", "off"), ("ignore_checksum_failure", "off"))
+_SAFE: Final = (
+    ("fsync", "on"),
+    ("full_page_writes", "on"),
+    ("zero_damaged_pages", "off"),
+    ("ignore_checksum_failure", "off"),
+)
 
 
 @check(
     "S005",
     "A crash loses no data",
-    why="Without fsync or full_page_writes a power cut can destroy every database of the cluster; zero_damaged_pages and "
+    why="Without fsync or full_page_writes a power cut can destroy every database of the cluster; zero_damaged_pages "
+    "and "
     "ignore_checksum_failure hide damage and turn it into lost rows.",
     threshold="error: fsync or full_page_writes off, zero_damaged_pages or ignore_checksum_failure on",
     fix="ALTER SYSTEM SET it to the safe value and reload. After time with fsync off, make a new base backup.",
@@ -200,7 +210,8 @@ def durability(seen: Snapshot) -> Verdict:
     "Pages have checksums and none has failed",
     why="Without checksums a page that the storage damaged is read as if it were right. A failed one is damaged data.",
     threshold="warning: data_checksums off; error: checksum_failures above 0 in any database",
-    fix="Stop the server, pg_checksums --enable, start it. After a failure: look at the storage, restore the page's table.",
+    fix="Stop the server, pg_checksums --enable, start it. After a failure: look at the storage, restore the page's "
+    "table.",
     undo="pg_checksums --disable, with the server stopped.",
     reads=("settings", "databases"),
 )
@@ -232,7 +243,8 @@ def checksums(seen: Snapshot) -> Verdict:
 @check(
     "S007",
     "Autovacuum and its statistics are on",
-    why="Without them tables grow, plans go wrong, and in the end the server stops taking writes to prevent wraparound.",
+    why="Without them tables grow, plans go wrong, and in the end the server stops taking writes to prevent "
+    "wraparound.",
     threshold="error: autovacuum or track_counts off",
     fix="ALTER SYSTEM SET it on and reload.",
     undo="Set the earlier value and reload.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from magnus.tuning.checks._fixes import percent
@@ -53,7 +54,9 @@ def _seen_clients(seen: Snapshot, found: Iterable[Finding], summary: str) -> Ver
     clients = [row for row in _clients(seen) if row["database"] is not None]
     visible = sum(row["is_visible"] for row in clients)
     hidden = len(clients) - visible
-    missing = f"{hidden} sessions of other roles are hidden from {seen.server['role']}: {seen.grant()}" if hidden else ""
+    missing = (
+        f"{hidden} sessions of other roles are hidden from {seen.server['role']}: {seen.grant()}" if hidden else ""
+    )
     return Verdict(tuple(found), summary, visible, len(clients), missing)
 
 
@@ -65,9 +68,11 @@ def _end(row: Row) -> tuple[str, str]:
     "C001",
     "Connections are left",
     why="When the last one is taken every further client is refused, the operator's own included up to the reserve.",
-    threshold=f"warning above {percent(USED[0])}, error above {percent(USED[1])} of max_connections without the reserved ones; the "
+    threshold=f"warning above {percent(USED[0])}, error above {percent(USED[1])} of max_connections without the "
+    "reserved ones; the "
     "same for the limits of a role or a database",
-    fix="Use a pooler or a smaller pool; find out who opens them before raising max_connections, which costs a restart and "
+    fix="Use a pooler or a smaller pool; find out who opens them before raising max_connections, which costs a restart "
+    "and "
     "memory, and must be raised on standbys first.",
     undo="The pool's earlier size; the earlier limit.",
     reads=("settings", "activity", "databases", "roles"),
@@ -103,7 +108,10 @@ def connections(seen: Snapshot) -> Verdict:
 def _limits(seen: Snapshot) -> list[Finding]:
     activity = seen.rows("activity")
     counted = [
-        *(("DATABASE", row["name"], row["connection_limit"], row["sessions_now"] or 0) for row in seen.rows("databases")),
+        *(
+            ("DATABASE", row["name"], row["connection_limit"], row["sessions_now"] or 0)
+            for row in seen.rows("databases")
+        ),
         *(
             ("ROLE", row["name"], row["connection_limit"], sum(one["role"] == row["name"] for one in activity))
             for row in seen.rows("roles")
@@ -135,7 +143,9 @@ def idle_in_transaction(seen: Snapshot) -> Verdict:
         idle = row["state_s"] or 0.0
         severity = _severity(idle, IDLE) if (row["state"] or "").startswith("idle in transaction") else None
         if severity:
-            evidence = f"{row['state']} for {duration(idle)}, its transaction is {duration(row['transaction_s'] or 0)} old"
+            evidence = (
+                f"{row['state']} for {duration(idle)}, its transaction is {duration(row['transaction_s'] or 0)} old"
+            )
             found.append(Finding(severity, _who(row), evidence, *_end(row)))
     return _seen_clients(seen, found, "none")
 
@@ -143,10 +153,13 @@ def idle_in_transaction(seen: Snapshot) -> Verdict:
 @check(
     "C003",
     "No transaction runs for long",
-    why="Nothing that died since it began can be removed, in no table of the database; DDL waits behind it, and everybody "
+    why="Nothing that died since it began can be removed, in no table of the database; DDL waits behind it, and "
+    "everybody "
     "behind the DDL.",
-    threshold=f"a client's transaction that is not idle: warning above {duration(LONG[0])}, error above {duration(LONG[1])}",
-    fix="End it, or move long reads to a standby; set statement_timeout (and transaction_timeout from 17) for the role.",
+    threshold=f"a client's transaction that is not idle: warning above {duration(LONG[0])}, error above "
+    f"{duration(LONG[1])}",
+    fix="End it, or move long reads to a standby; set statement_timeout (and transaction_timeout from 17) for the "
+    "role.",
     undo="Nothing: it is rolled back, and the client may repeat it.",
     reads=("activity",),
 )
@@ -167,7 +180,8 @@ def long_transactions(seen: Snapshot) -> Verdict:
 @check(
     "C004",
     "Nothing holds back VACUUM",
-    why="The oldest snapshot that anybody may still need decides what VACUUM can remove, whoever holds it: a session, a "
+    why="The oldest snapshot that anybody may still need decides what VACUUM can remove, whoever holds it: a session, "
+    "a "
     "prepared transaction, a replication slot, or a standby with hot_standby_feedback.",
     threshold=f"transactions behind: warning above {HORIZON[0]:,}, error above {HORIZON[1]:,}",
     fix="End the session, finish the prepared transaction, or drop the slot that nobody reads any more.",
@@ -176,7 +190,9 @@ def long_transactions(seen: Snapshot) -> Verdict:
 )
 def horizon(seen: Snapshot) -> Verdict:
     held = [(max(row["xmin_age"] or 0, row["xid_age"] or 0), _who(row), *_end(row)) for row in seen.rows("activity")]
-    held += [(row["xid_age"] or 0, f"prepared transaction {row['gid']}", *_finish(row)) for row in seen.rows("prepared")]
+    held += [
+        (row["xid_age"] or 0, f"prepared transaction {row['gid']}", *_finish(row)) for row in seen.rows("prepared")
+    ]
     held += [
         (max(row["xmin_age"] or 0, row["catalog_xmin_age"] or 0), f"slot {row['name']}", *_drop_slot(row))
         for row in seen.rows("slots")
@@ -196,14 +212,23 @@ def horizon(seen: Snapshot) -> Verdict:
         if severity:
             found.append(Finding(severity, what, f"holds a snapshot {age:,} transactions old", fix, undo))
     oldest = max((age for age, *_ in held), default=0)
-    return _seen_clients(seen, found, f"oldest {oldest:,} transactions")
+    verdict = _seen_clients(seen, found, f"oldest {oldest:,} transactions")
+    if not verdict.missing and any(row["state"] is None for row in seen.rows("standbys")):
+        return replace(verdict, missing=f"what standbys need is hidden from {seen.server['role']}: {seen.grant()}")
+    return verdict
 
 
 def _drop_slot(row: Row) -> tuple[str, str]:
     name = literal(row["name"])
     if row["kind"] == "physical":
-        return f"SELECT pg_drop_replication_slot({name})", f"SELECT pg_create_physical_replication_slot({name}); set the standby up again"
-    return f"SELECT pg_drop_replication_slot({name})", "create the slot again with its plugin, and copy the subscriber anew"
+        return (
+            f"SELECT pg_drop_replication_slot({name})",
+            f"SELECT pg_create_physical_replication_slot({name}); set the standby up again",
+        )
+    return (
+        f"SELECT pg_drop_replication_slot({name})",
+        "create the slot again with its plugin, and copy the subscriber anew",
+    )
 
 
 def _finish(row: Row) -> tuple[str, str]:
@@ -240,7 +265,8 @@ def blocked(seen: Snapshot) -> Verdict:
     "No prepared transaction is forgotten",
     why="It holds its locks and holds back VACUUM across restarts, with no session that could be ended.",
     threshold=f"prepared: warning after {duration(PREPARED[0])}, error after {duration(PREPARED[1])}",
-    fix="COMMIT PREPARED or ROLLBACK PREPARED, as the coordinator decided. Set max_prepared_transactions to 0 when unused.",
+    fix="COMMIT PREPARED or ROLLBACK PREPARED, as the coordinator decided. Set max_prepared_transactions to 0 when "
+    "unused.",
     undo="Nothing: both are final.",
     reads=("prepared",),
 )
@@ -259,7 +285,8 @@ def prepared(seen: Snapshot) -> Verdict:
     "C007",
     "Sessions end in order",
     why="Sessions that are killed, crash, or lose their client roll back, and their clients see errors.",
-    threshold=f"killed, fatal or abandoned: warning above {percent(ABNORMAL[0])}, error above {percent(ABNORMAL[1])} of the sessions, "
+    threshold=f"killed, fatal or abandoned: warning above {percent(ABNORMAL[0])}, error above {percent(ABNORMAL[1])} "
+    "of the sessions, "
     f"from {_FEW_SESSIONS} sessions on",
     fix="Read the server's log for the reason; a pool that closes its connections in order makes none of them.",
     undo="Nothing was changed.",
@@ -274,7 +301,8 @@ def abnormal_ends(seen: Snapshot) -> Verdict:
         severity = _severity(share(ends, row["sessions"]), ABNORMAL)
         if severity:
             evidence = (
-                f"{percent(ends / row['sessions'])} of {row['sessions']:,}: {row['sessions_abandoned']:,} abandoned by their "
+                f"{percent(ends / row['sessions'])} of {row['sessions']:,}: {row['sessions_abandoned']:,} abandoned by "
+                "their "
                 f"client, {row['sessions_fatal']:,} fatal, {row['sessions_killed']:,} killed"
             )
             fix = "look for FATAL and 'connection to client lost' in the server's log"
@@ -286,7 +314,8 @@ def abnormal_ends(seen: Snapshot) -> Verdict:
 @check(
     "C008",
     "Transactions do not deadlock",
-    why="Each one ends a transaction with an error after deadlock_timeout, and shows that two code paths lock in different "
+    why="Each one ends a transaction with an error after deadlock_timeout, and shows that two code paths lock in "
+    "different "
     "orders.",
     threshold=f"a day: warning above {DEADLOCKS[0]:g}, error above {DEADLOCKS[1]:g}",
     fix="Find both statements in the server's log, and lock in one order everywhere (ORDER BY before FOR UPDATE).",
@@ -309,9 +338,11 @@ def deadlocks(seen: Snapshot) -> Verdict:
 @check(
     "C009",
     "Transactions commit",
-    why="Rolled back work was done for nothing; a high share is an error that nobody looks at, or a pool that rolls back by "
+    why="Rolled back work was done for nothing; a high share is an error that nobody looks at, or a pool that rolls "
+    "back by "
     "habit.",
-    threshold=f"rolled back: warning above {percent(ROLLBACKS[0])}, error above {percent(ROLLBACKS[1])} of the transactions, from "
+    threshold=f"rolled back: warning above {percent(ROLLBACKS[0])}, error above {percent(ROLLBACKS[1])} of the "
+    "transactions, from "
     f"{_FEW_TRANSACTIONS:,} on",
     fix="Look for ERROR in the server's log, by SQLSTATE (log_line_prefix with %e).",
     undo="Nothing was changed.",
@@ -342,5 +373,6 @@ def _young(seen: Snapshot, rows: Iterable[Row]) -> str:
 
 
 CHECKS: Final = (
-    connections, idle_in_transaction, long_transactions, horizon, blocked, prepared, abnormal_ends, deadlocks, rollbacks,
+    connections, idle_in_transaction, long_transactions, horizon, blocked, prepared, abnormal_ends, deadlocks,
+    rollbacks,
 )  # fmt: skip

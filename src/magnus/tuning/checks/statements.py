@@ -23,7 +23,8 @@ PER_HOUR: Final = 1.0
     "pg_stat_statements is loaded, created and current",
     why="It is the only record of which statements take the time. CREATE EXTENSION alone is not enough: without the "
     "preload every read of it fails.",
-    threshold="warning: not in shared_preload_libraries, not created in this database, or older than its default version",
+    threshold="warning: not in shared_preload_libraries, not created in this database, or older than its default "
+    "version",
     fix="Add it to shared_preload_libraries (keep what is there) and restart; CREATE EXTENSION in each database.",
     undo="The earlier list and a restart; DROP EXTENSION where it was created.",
     reads=("settings", "extensions"),
@@ -66,7 +67,8 @@ def _created(seen: Snapshot, row: Row) -> list[Finding]:
     "pg_stat_statements has room",
     why="When it is full it throws the least used entries away, and with them the figures of rare, slow statements; "
     "doing so costs time under a lock.",
-    threshold=f"warning: more than {PER_HOUR:g} deallocation an hour since its reset, or more than {percent(FULL)} of max in use",
+    threshold=f"warning: more than {PER_HOUR:g} deallocation an hour since its reset, or more than {percent(FULL)} of "
+    "max in use",
     fix="Raise pg_stat_statements.max (restart), or keep the application from making statements that differ each time.",
     undo="The earlier value and a restart.",
     reads=("settings", "statements_info"),

@@ -38,7 +38,8 @@ def _users(seen: Snapshot) -> list[Row]:
     "V001",
     "Transaction ids are far from their end",
     why="At about 2.1 billion transactions without a freeze the server refuses every write until VACUUM has run.",
-    threshold=f"a database: warning above {percent(WRAPAROUND[0])}, error above {percent(WRAPAROUND[1])} of 2.1 billion, for transactions "
+    threshold=f"a database: warning above {percent(WRAPAROUND[0])}, error above {percent(WRAPAROUND[1])} of 2.1 "
+    "billion, for transactions "
     f"and multixacts; a table, its TOAST included: warning above {TABLE_AGE} x autovacuum_freeze_max_age",
     fix="VACUUM (FREEZE) the oldest tables, and end what holds it back (C004).",
     undo="Nothing: VACUUM changes no data.",
@@ -59,7 +60,10 @@ def wraparound(seen: Snapshot) -> Verdict:
     limits = (seen.number("autovacuum_freeze_max_age"), seen.number("autovacuum_multixact_freeze_max_age"))
     tables = seen.rows("tables")
     for row in tables:
-        ages = (max(row["xid_age"] or 0, row["toast_xid_age"] or 0), max(row["mxid_age"] or 0, row["toast_mxid_age"] or 0))
+        ages = (
+            max(row["xid_age"] or 0, row["toast_xid_age"] or 0),
+            max(row["mxid_age"] or 0, row["toast_mxid_age"] or 0),
+        )
         for age, limit, what in zip(ages, limits, ("transactions", "multixacts"), strict=True):
             if age > TABLE_AGE * limit:
                 evidence = f"{age:,} {what} since its last freeze; autovacuum begins at {limit:,.0f}"
@@ -81,7 +85,7 @@ def _trigger(seen: Snapshot, row: Row, kind: str) -> float:
         own = _option(row, name)
         return float(own) if own is not None else seen.number(name)
 
-    rows = max(row["tuples"], 0.0)
+    rows = max(float(row["tuples"]), 0.0)
     limit = value(f"autovacuum_{kind}_threshold") + value(f"autovacuum_{kind}_scale_factor") * rows
     if kind == "vacuum" and seen.major >= 18:
         most = value("autovacuum_vacuum_max_threshold")
@@ -93,7 +97,8 @@ def _trigger(seen: Snapshot, row: Row, kind: str) -> float:
     "V002",
     "Dead rows are removed",
     why="Every scan reads them too, and the space they hold cannot be used again.",
-    threshold=f"warning: more than {percent(DEAD)} dead, more than {MANY_DEAD:,}, and more than the table's own autovacuum trigger",
+    threshold=f"warning: more than {percent(DEAD)} dead, more than {MANY_DEAD:,}, and more than the table's own "
+    "autovacuum trigger",
     fix="VACUUM the table; find out what holds it back (C004) or make autovacuum quicker for it.",
     undo="Nothing: VACUUM changes no data.",
     reads=("settings", "tables"),
@@ -114,7 +119,8 @@ def dead_rows(seen: Snapshot) -> Verdict:
     "V003",
     "The planner's statistics are fresh",
     why="Plans are made from what ANALYZE saw. Autovacuum does not analyze partitioned tables themselves at all.",
-    threshold=f"warning: a table of {FEW_ROWS:,} rows or more that was never analyzed, or of which more than {percent(MODIFIED)} and more "
+    threshold=f"warning: a table of {FEW_ROWS:,} rows or more that was never analyzed, or of which more than "
+    f"{percent(MODIFIED)} and more "
     "than its own trigger changed since; info: a partitioned table that was never analyzed",
     fix="ANALYZE the table; partitioned ones after each load.",
     undo="Nothing: ANALYZE changes no data.",
@@ -149,25 +155,25 @@ def expected_table_bytes(row: Row, block: float) -> float:
     """
     Return what a table of so many rows of that width would take after VACUUM FULL.
 
-    Source: PostgreSQL documentation 73.6, "Database Page Layout": a row is a 23-byte header (and a bit for each column when
-    there are NULLs), aligned to 8 bytes, and a 4-byte pointer.
+    Source: PostgreSQL documentation 73.6, "Database Page Layout": a row is a 23-byte header (and a bit for each column
+    when there are NULLs), aligned to 8 bytes, and a 4-byte pointer.
     """
     bitmap = math.ceil(row["columns"] / 8) if row["has_nulls"] else 0
     width = _aligned(_aligned(23 + bitmap) + row["width"]) + _ITEM
     fill = float(_option(row, "fillfactor") or 100) / 100
     per_page = max(1.0, math.floor((block - _PAGE_HEADER) * fill / width))
-    return math.ceil(max(row["tuples"], 0) / per_page) * block
+    return float(math.ceil(max(row["tuples"], 0) / per_page) * block)
 
 
 def expected_index_bytes(row: Row, block: float) -> float:
     """
-    Return what a btree of so many entries of that width would take after REINDEX, without deduplication, which only makes
-    it smaller.
+    Return what a btree of so many entries of that width would take after REINDEX, without deduplication, which only
+    makes it smaller.
     """
     width = _aligned(8 + (8 if row["has_nulls"] else 0) + row["width"]) + _ITEM
     fill = float(_option(row, "fillfactor") or 90) / 100
     per_page = max(1.0, math.floor((block - _PAGE_HEADER - _BTREE_SPECIAL) * fill / width))
-    return (math.ceil(max(row["tuples"], 0) / per_page) * 1.01 + 1) * block
+    return float(math.ceil(max(row["tuples"], 0) / per_page) * 1.01 + 1) * block
 
 
 def _bloat(seen: Snapshot, part: str, fresh: set[int]) -> tuple[list[tuple[Row, float, Severity]], Verdict]:
@@ -184,7 +190,8 @@ def _bloat(seen: Snapshot, part: str, fresh: set[int]) -> tuple[list[tuple[Row, 
             found.append((row, wasted, severity))
     left = len(rows) - len(usable)
     missing = (
-        f"{left} of {len(rows)} have column statistics that are stale or hidden from {seen.server['role']}: ANALYZE, and "
+        f"{left} of {len(rows)} have column statistics that are stale or hidden from {seen.server['role']}: ANALYZE, "
+        "and "
         f"{seen.grant('pg_read_all_data')}"
         if left
         else ""
@@ -197,7 +204,9 @@ def _fresh(seen: Snapshot) -> set[int]:
     Tables whose statistics still describe them.
     """
     return {
-        row["oid"] for row in seen.rows("tables") if (row["modified"] or 0) <= MODIFIED * max(row["live"] or 0, row["tuples"], 1)
+        row["oid"]
+        for row in seen.rows("tables")
+        if (row["modified"] or 0) <= MODIFIED * max(row["live"] or 0, row["tuples"], 1)
     }
 
 
@@ -205,7 +214,8 @@ def _fresh(seen: Snapshot) -> set[int]:
     "V004",
     "Tables are not bloated",
     why="A table that is much larger than its rows is read from disk all the same.",
-    threshold=f"of tables from {shown(WASTED)} on: info above {percent(BLOAT[0])}, warning above {percent(BLOAT[1])} and {shown(WASTED)} wasted; an "
+    threshold=f"of tables from {shown(WASTED)} on: info above {percent(BLOAT[0])}, warning above {percent(BLOAT[1])} "
+    f"and {shown(WASTED)} wasted; an "
     "estimate from column statistics, refused where they are hidden or stale",
     fix="VACUUM stops it from growing; VACUUM FULL gives the space back, under an exclusive lock (pg_repack without).",
     undo="Nothing: both change no data.",
@@ -230,7 +240,8 @@ def table_bloat(seen: Snapshot) -> Verdict:
     "V005",
     "Indexes are not bloated",
     why="Pages that are mostly empty are read and cached like full ones.",
-    threshold=f"of btree indexes from {shown(WASTED)} on: info above {percent(BLOAT[0])}, warning above {percent(BLOAT[1])} and {shown(WASTED)} "
+    threshold=f"of btree indexes from {shown(WASTED)} on: info above {percent(BLOAT[0])}, warning above "
+    f"{percent(BLOAT[1])} and {shown(WASTED)} "
     "wasted; an estimate from column statistics, refused where they are hidden or stale",
     fix="REINDEX INDEX CONCURRENTLY.",
     undo="Nothing: the index is the same.",
@@ -257,7 +268,8 @@ _OFF: Final = frozenset({"false", "off", "no", "0"})
 @check(
     "V006",
     "No table is left out of autovacuum",
-    why="Switched off for a load and forgotten, it lets the table grow and its statistics age; the emergency freeze comes all "
+    why="Switched off for a load and forgotten, it lets the table grow and its statistics age; the emergency freeze "
+    "comes all "
     "the same, at the worst time.",
     threshold="warning: autovacuum_enabled=off among a table's options, or its TOAST table's",
     fix="ALTER TABLE … RESET (autovacuum_enabled)",
@@ -270,7 +282,9 @@ def left_out(seen: Snapshot) -> Verdict:
     for row in rows:
         for options, prefix in ((row["options"], ""), (row["toast_options"], "toast.")):
             name = f"{prefix}autovacuum_enabled"
-            value = next((item.partition("=")[2] for item in options or () if item.startswith("autovacuum_enabled=")), "")
+            value = next(
+                (item.partition("=")[2] for item in options or () if item.startswith("autovacuum_enabled=")), ""
+            )
             if value.lower() in _OFF:
                 alter = f"ALTER TABLE {qualified(row)}"
                 evidence = f"{name} is off; {row['live'] or 0:,} live and {row['dead'] or 0:,} dead rows"
@@ -284,7 +298,8 @@ def left_out(seen: Snapshot) -> Verdict:
     "Autovacuum has workers left",
     why="While all are busy with large tables, small busy ones wait and bloat.",
     threshold=f"warning: all autovacuum_max_workers at work, each for more than {duration(BUSY)}",
-    fix="Raise autovacuum_vacuum_cost_limit, so that each ends sooner; then autovacuum_max_workers (a restart before 18).",
+    fix="Raise autovacuum_vacuum_cost_limit, so that each ends sooner; then autovacuum_max_workers (a restart before "
+    "18).",
     undo="The earlier value; reload or restart.",
     reads=("settings", "activity"),
 )

@@ -23,10 +23,13 @@ _HOUR: Final = 3600.0
 @check(
     "W001",
     "Checkpoints come by the clock",
-    why="One that max_wal_size forces writes every page at once and logs whole pages again: the server stalls in the middle of "
+    why="One that max_wal_size forces writes every page at once and logs whole pages again: the server stalls in the "
+    "middle of "
     "its busiest time.",
-    threshold=f"requested: warning above {percent(REQUESTED[0])}, error above {percent(REQUESTED[1])}, from {FEW_CHECKPOINTS} checkpoints on",
-    fix="Raise max_wal_size to twice the WAL of one checkpoint_timeout, as far as the disk allows; magnus plan computes it.",
+    threshold=f"requested: warning above {percent(REQUESTED[0])}, error above {percent(REQUESTED[1])}, from "
+    f"{FEW_CHECKPOINTS} checkpoints on",
+    fix="Raise max_wal_size to twice the WAL of one checkpoint_timeout, as far as the disk allows; magnus plan "
+    "computes it.",
     undo="The earlier value and a reload.",
     reads=("settings", "checkpoints"),
 )
@@ -34,7 +37,9 @@ def checkpoints(seen: Snapshot) -> Verdict:
     row = seen.row("checkpoints")
     total = row["timed"] + row["requested"]
     if total < FEW_CHECKPOINTS:
-        raise Unseen(f"{total} checkpoints since {duration(float(row['age_s'] or 0))} ago, {FEW_CHECKPOINTS} are needed to judge")
+        raise Unseen(
+            f"{total} checkpoints since {duration(float(row['age_s'] or 0))} ago, {FEW_CHECKPOINTS} are needed to judge"
+        )
     asked = share(row["requested"], total)
     hours = max(float(row["wal_age_s"] or 0), 1.0) / _HOUR
     hourly = row["wal_bytes"] / hours
@@ -43,7 +48,9 @@ def checkpoints(seen: Snapshot) -> Verdict:
     most = seen.number("max_wal_size")
     wanted = max(2 * most, min(2 * hourly * seen.seconds("checkpoint_timeout") / _HOUR, 64 * GB))
     fix = set_to(seen, "max_wal_size", seen.setting("max_wal_size").write(wanted // MB * MB))
-    evidence = f"{percent(asked)} of {total:,} were requested; {shown(hourly)} WAL an hour against max_wal_size {shown(most)}"
+    evidence = (
+        f"{percent(asked)} of {total:,} were requested; {shown(hourly)} WAL an hour against max_wal_size {shown(most)}"
+    )
     severity = Severity.ERROR if asked > REQUESTED[1] else Severity.WARNING
     return Verdict((Finding(severity, "max_wal_size", evidence, *fix),))
 
@@ -67,7 +74,9 @@ def temporary_files(seen: Snapshot) -> Verdict:
             evidence = f"{shown(daily)} a day in {row['temp_files']:,} files{_queries(seen, row)}"
             fix = "ALTER ROLE <the role that runs it> SET work_mem = '<more>'"
             found.append(
-                Finding(Severity.WARNING, f"database {row['name']}", evidence, fix, "ALTER ROLE <the role> RESET work_mem")
+                Finding(
+                    Severity.WARNING, f"database {row['name']}", evidence, fix, "ALTER ROLE <the role> RESET work_mem"
+                )
             )
     missing = "" if youngest >= DAY else f"statistics are {duration(youngest)} old, a day is needed"
     return Verdict(tuple(found), f"less than {shown(TEMPORARY)} a day", len(rows), len(rows), missing)
@@ -85,8 +94,10 @@ def _queries(seen: Snapshot, row: Row) -> str:
 @check(
     "W003",
     "Reads come from memory",
-    why="When much is read and little of it is found in shared_buffers, either they are too small or a statement reads whole tables.",
-    threshold=f"warning: below {percent(HITS)} found in shared_buffers, where more than {READS:,.0f} blocks a second are read on average",
+    why="When much is read and little of it is found in shared_buffers, either they are too small or a statement reads "
+    "whole tables.",
+    threshold=f"warning: below {percent(HITS)} found in shared_buffers, where more than {READS:,.0f} blocks a second "
+    "are read on average",
     fix="Look for the statement first (I005); then shared_buffers, as magnus plan computes it.",
     undo="The earlier value and a restart.",
     reads=("databases",),
@@ -101,7 +112,15 @@ def cache_hits(seen: Snapshot) -> Verdict:
         hits = share(row["blks_hit"], row["blks_hit"] + row["blks_read"])
         if rate > READS and hits < HITS:
             evidence = f"{percent(hits)} found in shared_buffers, {rate:,.0f} blocks a second read over {duration(age)}"
-            found.append(Finding(Severity.WARNING, f"database {row['name']}", evidence, "magnus indexes; magnus plan", "magnus rollback"))
+            found.append(
+                Finding(
+                    Severity.WARNING,
+                    f"database {row['name']}",
+                    evidence,
+                    "magnus indexes; magnus plan",
+                    "magnus rollback",
+                )
+            )
     missing = "" if youngest >= _HOUR else f"statistics are {duration(youngest)} old, an hour is needed"
     return Verdict(tuple(found), "few reads, or found in memory", len(rows), len(rows), missing)
 
