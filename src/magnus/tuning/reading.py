@@ -7,19 +7,16 @@ the rest goes on. Locks on sequences are given back as soon as their values are 
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
 from magnus import sql
-from magnus._driver import connect_error
-from magnus.config import DatabaseConfig
 from magnus.tuning.checks import Missing, Snapshot, to_describe
 from magnus.tuning.quoting import identifier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from magnus.tuning.checks import Row
 
@@ -47,36 +44,6 @@ _LIMITS: Final = (
     "SET LOCAL jit = off",
     "SET LOCAL max_parallel_workers_per_gather = 0",
 )
-
-
-@contextlib.asynccontextmanager
-async def session(dsn: str | None, environ: Mapping[str, str], *, application: str) -> AsyncIterator[Connection]:
-    """
-    One connection to the target, without a service's guards: what a new session of the role would have is to be seen.
-
-    Raises:
-        ConfigError: the target has an impossible value.
-        ConnectError: it cannot be reached.
-    """
-    config = DatabaseConfig.from_environ(environ, **({} if dsn is None else {"dsn": dsn}))
-    arguments = config.connect_arguments(environ)
-    guards = config.guards()
-    given = {name: value for name, value in arguments["server_settings"].items() if guards.get(name) != value}
-    arguments |= {
-        "server_settings": {**given, "application_name": application},
-        "statement_cache_size": 0,  # a pooler in between may hand every transaction to another session
-        "command_timeout": 5 * STATEMENT_TIMEOUT,
-    }
-    try:
-        con = await asyncpg.connect(**arguments)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-        raise connect_error(error) from error
-    try:
-        yield con
-    finally:
-        # Closing politely needs an answer from a server that may have gone away meanwhile.
-        with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await con.close(timeout=STATEMENT_TIMEOUT)
 
 
 async def read(con: Connection) -> Snapshot:
