@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
 
 from magnus.config import DatabaseConfig
-from magnus.tuning import reading
+from magnus.tuning import collect, host, reading
 from magnus.tuning.checks import Missing, Snapshot, Unseen
+from magnus.tuning.facts import Facts, Host
+from magnus.tuning.planner import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from magnus.tuning.checks import Row
+    from magnus.tuning.collect import Session
+    from magnus.tuning.facts import Server
 
-APPLICATION = "magnus check"
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+_GOODBYE: Final = 2.0
+_ELSEWHERE: Final = "the server's process is not on this machine"
 
 
 async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | None = None) -> Snapshot:
@@ -33,37 +44,56 @@ async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | 
         asyncpg.PostgresError: it went away while it was read.
     """
     config = DatabaseConfig.from_environ(environ, **({} if dsn is None else {"dsn": dsn}))
-    async with reading.session(dsn, environ, application=APPLICATION) as con:
-        found = await reading.read(con)
+    con = await collect.open_session(config, environ)
+    try:
+        return await _examine(con, config, memory)
+    finally:
+        # Closing politely needs an answer from a server that may have gone away meanwhile.
+        with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await con.close(timeout=_GOODBYE)
+
+
+async def _examine(con: Connection, config: DatabaseConfig, memory: int | None) -> Snapshot:
+    found = await reading.read(con)
+    server, session = await collect.read_server(con)
+    is_here = host.is_process_here(host.read_text, session.pid, session.client_port)
+    machine = _machine(server, session, memory, is_here=is_here)
     more: dict[str, tuple[Row, ...] | Missing] = {
-        "host": _host(memory),
-        "disks": _disks(found),
+        "host": _host(machine),
+        "disks": _disks(found) if is_here else Missing(f"{_ELSEWHERE}: its disks cannot be seen"),
         "service": (_service(config),),
-        "planned": Missing("not read"),
-        "applied": Missing("not read"),
+        "planned": _planned(server, machine),
+        "applied": (),
     }
     return Snapshot({**found.parts, **more})
 
 
-def _host(memory: int | None) -> tuple[Row, ...] | Missing:
+def _machine(server: Server, session: Session, memory: int | None, *, is_here: bool) -> Host | None:
+    """
+    Return the server's machine: what was told, over what is read when the server is certain to be here.
+    """
+    seen = host.read_host(session.pid, server.data_directory) if is_here else None
     if memory is None:
-        return Missing("the memory that the server may use is not known: --memory 8GB")
-    return ({"memory": memory, "source": "--memory"},)
+        return seen
+    told = Host(memory=memory, cpus=os.cpu_count() or 1) if seen is None else seen
+    return replace(told, memory=memory, memory_source="--memory")
+
+
+def _host(machine: Host | None) -> tuple[Row, ...] | Missing:
+    if machine is None:
+        return Missing(f"{_ELSEWHERE}: name its memory with --memory 8GB")
+    return ({"memory": machine.memory, "source": machine.memory_source},)
+
+
+def _planned(server: Server, machine: Host | None) -> tuple[Row, ...]:
+    plan = make_plan(Facts(server=server, host=machine))
+    names = ("id", "name", "quick_win", "before", "after")
+    return tuple({name: getattr(change, name) for name in names} for change in plan.changes)
 
 
 def _disks(seen: Snapshot) -> tuple[Row, ...] | Missing:
-    """
-    Return the free space of the data and WAL volumes, when the server is certain to be on this machine.
-    """
-    server = seen.server
-    if not (server["is_socket"] or server["is_same_address"]):
-        return Missing("the server is on another machine: its disks cannot be seen from here")
     try:
         data = Path(seen.setting("data_directory").value)
-        if not server["is_socket"] and not _is_ours(data, server["started_at"]):
-            return Missing(
-                f"the server's files are not in {data} of this machine: it seems to be reached through a tunnel"
-            )
         volumes = [(name, path, os.statvfs(path)) for name, path in (("data", data), ("wal", data / "pg_wal"))]
     except Unseen as unseen:
         return Missing(unseen.reason)
@@ -75,17 +105,6 @@ def _disks(seen: Snapshot) -> tuple[Row, ...] | Missing:
         {"name": name, "path": str(path), "free": at.f_bavail * at.f_frsize, "total": at.f_blocks * at.f_frsize}
         for name, path, at in volumes
     )
-
-
-def _is_ours(data: Path, started_at: float) -> bool:
-    """
-    Say whether the server of a data folder of this machine is the one that was asked: it began at the same second.
-
-    A tunnel ends at the far server's loopback address, which looks the same from there. Source of the file's third
-    line: PostgreSQL documentation 73.1, postmaster.pid.
-    """
-    lines = (data / "postmaster.pid").read_text(encoding="ascii").splitlines()
-    return len(lines) > 2 and abs(int(lines[2]) - started_at) < 2
 
 
 def _service(config: DatabaseConfig) -> Row:

@@ -12,8 +12,6 @@ SELECT current_setting('server_version_num')::int4 AS version_num,
        extract(epoch FROM clock_timestamp() - d.stats_reset)::float8 AS stats_age_s,
        extract(epoch FROM clock_timestamp() - b.stats_reset)::float8 AS server_stats_age_s,
        r.rolsuper OR pg_has_role('pg_read_all_settings', 'USAGE') AS sees_all_settings,
-       extract(epoch FROM pg_postmaster_start_time())::float8 AS started_at,
-       inet_server_addr() IS NULL AS is_socket, inet_server_addr() = inet_client_addr() AS is_same_address,
        extract(epoch FROM clock_timestamp())::float8 AS taken_at
   FROM pg_roles r
   LEFT JOIN pg_stat_database d ON d.datname = current_database()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from magnus.tuning.checks._model import Check, Finding, Severity, Verdict
-from magnus.tuning.checks._snapshot import Missing, Unseen
+from magnus.tuning.checks._snapshot import Missing, Unseen, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +91,28 @@ def _sized(seen: Snapshot) -> Verdict:
     return Verdict((Finding(Severity.INFO, "pool size", evidence, *fix),))
 
 
+COLUMNS: Final = ("id", "query", "duration_ms", "threshold_ms", "timestamp", "query_signature")
+"""What the reports of the slow-query log ask for."""
+
+
+def _slow_log(seen: Snapshot) -> Verdict:
+    rows = seen.rows("slow_log")
+    fix = (
+        "a service of Magnus makes it at first need, or: magnus plan --only quick-win-5",
+        "DROP TABLE slow_query_log",
+    )
+    if not rows:
+        evidence = f"not done: no table slow_query_log in {seen.server['database']}"
+        return Verdict((Finding(Severity.INFO, "slow_query_log", evidence, *fix),))
+    for row in rows:
+        have = {column.partition(" ")[0] for column in row["columns"]}
+        lacking = [name for name in COLUMNS if name not in have]
+        if lacking:
+            evidence = f"drifted: it has no column {', '.join(lacking)}"
+            return Verdict((Finding(Severity.WARNING, plain(row), evidence, *fix),))
+    return Verdict((), f"done: {plain(rows[0])}, {rows[0]['live'] or 0:,} rows")
+
+
 def _unseen(_seen: Snapshot) -> Verdict:
     raise Unseen(f"the server cannot see it: {_STATS}")
 
@@ -126,7 +148,15 @@ CHECKS: Final = (
     ),
     _internal(3, "repeats with jitter", "After an outage not everybody comes back at once."),
     _planned(4, "idle transactions end", "A client that hangs holds no locks for ever.", "roles have the limit"),
-    _planned(5, "the slow-query log", "Slow statements are found before somebody complains.", "the table is there"),
+    Check(
+        *_names(5, "the slow-query log"),
+        "Slow statements are found before somebody complains.",
+        "info: there is no table slow_query_log; warning: it lacks a column that the reports need",
+        "magnus plan --only quick-win-5, then magnus apply; or let the service make it.",
+        "magnus rollback",
+        ("slow_log",),
+        _slow_log,
+    ),
     _watched(
         6,
         "the pool's size",
