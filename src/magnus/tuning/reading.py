@@ -36,6 +36,7 @@ SMALLEST_MEASURED: Final = 100 * 1024**2
 _PAGE: Final = 2500
 _BATCH: Final = 200
 _MOST_DEFINITIONS: Final = 200
+_MOST_REFUSED: Final = 5
 # Nothing on the search path but the catalogue: a user's own operator of the same name is never called.
 _LIMITS: Final = (
     f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT * 1000:.0f}",
@@ -144,12 +145,22 @@ class _Reader:
     async def _definitions(self) -> tuple[Row, ...]:
         """
         Read how the indexes that may be dropped could be made again. For those with expressions the server locks their
-        table for reading, so each is asked alone, and one that is locked stays unread.
+        table for reading: when one of them is locked by somebody else, each is asked alone, and that one stays unread.
         """
+        wanted = to_describe(Snapshot(self._parts))[:_MOST_DEFINITIONS]
+        found = await self._fetch("definitions", list(wanted))
+        if not isinstance(found, Missing):
+            return tuple(row for row in found if row["definition"])
         rows: list[Row] = []
-        for oid in to_describe(Snapshot(self._parts))[:_MOST_DEFINITIONS]:
+        refused = 0
+        for oid in wanted:
             found = await self._fetch("definitions", [oid])
-            rows += [row for row in found if row["definition"]] if not isinstance(found, Missing) else []
+            if isinstance(found, Missing):
+                refused += 1
+            else:
+                rows += [row for row in found if row["definition"]]
+            if refused == _MOST_REFUSED:
+                break  # each one that is locked costs its whole time-out
         return tuple(rows)
 
     async def _values_of(self, sequences: Sequence[Row]) -> list[Row]:

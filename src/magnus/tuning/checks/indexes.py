@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
 
 from magnus.tuning.checks._model import Finding, Severity, Verdict, check
 from magnus.tuning.checks._snapshot import DAY, Missing, Unseen, duration, plain, qualified
@@ -119,65 +120,61 @@ def invalid(seen: Snapshot) -> Verdict:
     return Verdict(tuple(found), "all", len(rows), len(rows))
 
 
-def _text(row: Row, name: str) -> str:
-    return _LOCATION.sub("", row[name] or "")
-
-
-def _keys(row: Row) -> tuple[tuple[int, int, int, int], ...]:
+@dataclass(frozen=True, slots=True)
+class _Shape:
     """
-    Return column, operator class, collation and direction of each key.
+    What an index can look up. A key is its column, operator class, collation and direction.
     """
-    count = row["keys"]
-    parts = [_numbers(row[name])[:count] for name in ("columns", "classes", "collations", "options")]
-    return tuple(zip(*parts, strict=True))
+
+    keys: tuple[tuple[int, int, int, int], ...]
+    columns: frozenset[int]
+    rest: tuple[str, str, str]
+
+    @classmethod
+    def of(cls, row: Row) -> Self:
+        columns = _numbers(row["columns"])
+        parts = (columns, *(_numbers(row[name]) for name in ("classes", "collations", "options")))
+        keys = tuple(zip(*(part[: row["keys"]] for part in parts), strict=True))
+        texts = [_LOCATION.sub("", row[name] or "") for name in ("predicate", "expressions")]
+        return cls(keys, frozenset(columns), (row["method"], *texts))
+
+    def covers(self, narrow: _Shape) -> bool:
+        """
+        Say whether every lookup in `narrow` can be made as well here.
+        """
+        if self.rest != narrow.rest or not narrow.columns <= self.columns:
+            return False
+        method, _, expressions = self.rest
+        if method == "btree" and not expressions:
+            return self.keys[: len(narrow.keys)] == narrow.keys
+        return self.keys == narrow.keys
+
+    def is_same(self, other: _Shape) -> bool:
+        return self.covers(other) and other.covers(self)
 
 
-def _covers(wide: Row, narrow: Row) -> bool:
+def redundant(rows: Iterable[Row]) -> list[tuple[Row, Row, bool]]:
     """
-    Say whether every lookup in `narrow` can be made as well in `wide`.
-    """
-    if (
-        not wide["is_valid"]
-        or wide["method"] != narrow["method"]
-        or _text(wide, "predicate") != _text(narrow, "predicate")
-    ):
-        return False
-    if _text(wide, "expressions") != _text(narrow, "expressions"):
-        return False
-    keys, longer = _keys(narrow), _keys(wide)
-    if not set(_numbers(narrow["columns"])) <= set(_numbers(wide["columns"])):
-        return False
-    if keys == longer:
-        return True
-    return bool(narrow["method"] == "btree" and not narrow["expressions"] and longer[: len(keys)] == keys)
-
-
-def _is_same(one: Row, other: Row) -> bool:
-    return _covers(one, other) and _covers(other, one)
-
-
-def redundant(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
-    """
-    Return pairs of an index that could go, and the one that serves in its place.
+    Return an index that could go, the one that serves in its place, and whether both are the same.
 
     Of two equal ones that go freely, the one with fewer scans goes; a chain of three names one keeper for each.
     """
-    by_table: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_table[row["table_oid"]].append(row)
     found = []
-    for indexes in by_table.values():
-        gone: set[int] = set()
+    for indexes in by_table(row for row in rows if row["is_valid"]).values():
+        if len(indexes) < 2:
+            continue
+        shapes = {row["oid"]: _Shape.of(row) for row in indexes}
+        kept = dict.fromkeys(shapes)
         for row in sorted(indexes, key=lambda row: (row["scans"] or 0, -row["oid"])):
-            if _is_bound(row) or not row["is_valid"]:
-                continue
-            keepers = [
-                one for one in indexes if one["oid"] != row["oid"] and one["oid"] not in gone and _covers(one, row)
-            ]
+            shape = shapes[row["oid"]]
+            others = () if _is_bound(row) else (one for one in indexes if one["oid"] in kept and one is not row)
+            keepers = [one for one in others if shapes[one["oid"]].covers(shape)]
             if keepers:
-                gone.add(row["oid"])
-                found.append((row, min(keepers, key=lambda one: (not _is_same(one, row), one["bytes"], one["oid"]))))
-    return sorted(found, key=lambda pair: pair[0]["oid"])
+                del kept[row["oid"]]
+                same = {one["oid"]: shapes[one["oid"]].is_same(shape) for one in keepers}
+                keeper = min(keepers, key=lambda one: (not same[one["oid"]], one["bytes"], one["oid"]))
+                found.append((row, keeper, same[keeper["oid"]]))
+    return sorted(found, key=lambda pair: int(pair[0]["oid"]))
 
 
 @check(
@@ -197,8 +194,7 @@ def redundant(rows: Iterable[Row]) -> list[tuple[Row, Row]]:
 def duplicate(seen: Snapshot) -> Verdict:
     rows = _users(seen)
     found = []
-    for row, keeper in redundant(rows):
-        same = _is_same(row, keeper)
+    for row, keeper, same in redundant(rows):
         evidence = (
             f"{'the same as' if same else 'its keys are the first keys of'} {plain(keeper)}, on "
             f"{row['table']}; {shown(row['bytes'])}"
@@ -373,7 +369,7 @@ def to_describe(seen: Snapshot) -> tuple[int, ...]:
     except Unseen:
         return ()
     broken = [row for row in rows if not row["is_valid"]]
-    wanted = [*broken, *(row for row, _ in redundant(rows)), *unused_candidates(rows)]
+    wanted = [*broken, *(row for row, *_ in redundant(rows)), *unused_candidates(rows)]
     return tuple(dict.fromkeys(row["oid"] for row in wanted))
 
 

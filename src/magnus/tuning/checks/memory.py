@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from magnus.tuning.checks._fixes import percent, set_to
 from magnus.tuning.checks._model import Finding, Severity, Verdict, check
-from magnus.tuning.checks._snapshot import Unseen
+from magnus.tuning.checks._snapshot import Missing, Unseen
 from magnus.tuning.units import GB, MB, shown
 
 if TYPE_CHECKING:
@@ -21,6 +21,14 @@ _HUGE: Final = 8 * GB
 
 def _memory(seen: Snapshot) -> float:
     return float(seen.row("host")["memory"])
+
+
+def _planned(seen: Snapshot, name: str) -> str | None:
+    """
+    Return the value that `magnus plan` would give a setting, None when it would not change it or was not asked.
+    """
+    rows = seen.parts.get("planned", ())
+    return None if isinstance(rows, Missing) else next((row["after"] for row in rows if row["name"] == name), None)
 
 
 @check(
@@ -56,7 +64,8 @@ def worst_case(seen: Snapshot) -> Verdict:
         return Verdict((), f"worst case {percent(used)} of {shown(limit)}")
     severity = Severity.ERROR if used > WORST[1] or one > ONE_NODE else Severity.WARNING
     smaller = max(4 * MB, limit * 0.5 / connections / seen.number("hash_mem_multiplier"))
-    fix = set_to(seen, "work_mem", seen.setting("work_mem").write(min(smaller, work_mem / 2)))
+    better = _planned(seen, "work_mem") or seen.setting("work_mem").write(min(smaller, work_mem / 2))
+    fix = set_to(seen, "work_mem", better)
     return Verdict((
         Finding(severity, "work_mem and max_connections", f"{percent(used)} of the limit: {evidence}", *fix),
     ))
@@ -85,10 +94,13 @@ def shared_buffers(seen: Snapshot) -> Verdict:
         fix = ("magnus plan --memory <the server's memory>", "nothing: a plan changes nothing")
         return Verdict((Finding(Severity.WARNING, "shared_buffers", "is 128 MB, as initdb left it", *fix),))
     used = value / limit
+    better = _planned(seen, "shared_buffers")
     if BUFFERS[0] <= used <= BUFFERS[1]:
         return Verdict((), f"{shown(value)}, {percent(used)} of {shown(limit)}")
+    if used < BUFFERS[0] and better is None and "planned" in seen.parts:
+        return Verdict((), f"{shown(value)}, {percent(used)} of {shown(limit)}: the data are not larger")
     evidence = f"{shown(value)} is {percent(used)} of {shown(limit)} ({seen.row('host')['source']})"
-    fix = set_to(seen, "shared_buffers", seen.setting("shared_buffers").write(limit // 4 // MB * MB))
+    fix = set_to(seen, "shared_buffers", better or seen.setting("shared_buffers").write(limit // 4 // MB * MB))
     return Verdict((Finding(Severity.WARNING, "shared_buffers", evidence, *fix),))
 
 
@@ -111,8 +123,9 @@ def cache_size(seen: Snapshot) -> Verdict:
     limit = _memory(seen)
     if value > limit:
         evidence = f"{shown(value)} is more than the {shown(limit)} there are ({seen.row('host')['source']})"
-        better = seen.setting("effective_cache_size").write(max(limit * 3 // 4 // MB * MB, buffers))
-        fix = set_to(seen, "effective_cache_size", better)
+        better = _planned(seen, "effective_cache_size")
+        fallback = seen.setting("effective_cache_size").write(max(limit * 3 // 4 // MB * MB, buffers))
+        fix = set_to(seen, "effective_cache_size", better or fallback)
         return Verdict((Finding(Severity.WARNING, "effective_cache_size", evidence, *fix),))
     return Verdict((), f"{shown(value)} of {shown(limit)}")
 
