@@ -164,18 +164,26 @@ def _details(results: Sequence[Result]) -> list[str]:
             "",
             f"{result.check.code}  {result.check.title}" + (f"  ({result.examined})" if result.examined else ""),
         ]
-        ordered = sorted(result.verdict.findings, key=lambda finding: -finding.severity.rank)
-        for finding in ordered[:_MOST_SHOWN]:
-            lines += [
-                f"      {finding.severity}: {finding.object}: {finding.evidence}",
-                f"        help: {finding.fix}",
-                f"        undo: {finding.undo}",
-            ]
-        if len(ordered) > _MOST_SHOWN:
-            lines.append(f"      and {len(ordered) - _MOST_SHOWN} more: --output-format json shows all")
+        lines += _findings(sorted(result.verdict.findings, key=lambda finding: -finding.severity.rank))
         if result.verdict.missing:
             lines.append(f"      not all was seen: {result.verdict.missing}")
         lines.append(f"      why and from when on: magnus explain {result.check.code}")
+    return lines
+
+
+def _findings(findings: Sequence[Finding]) -> list[str]:
+    """
+    Return the worst ones; a command that serves several is told once, after the last of them.
+    """
+    lines: list[str] = []
+    shown = findings[:_MOST_SHOWN]
+    for place, finding in enumerate(shown):
+        lines.append(f"      {finding.severity}: {finding.object}: {finding.evidence}")
+        following = shown[place + 1] if place + 1 < len(shown) else None
+        if following is None or (following.fix, following.undo) != (finding.fix, finding.undo):
+            lines += [f"        help: {finding.fix}", f"        undo: {finding.undo}"]
+    if len(findings) > len(shown):
+        lines.append(f"      and {len(findings) - len(shown)} more: --output-format json shows all")
     return lines
 
 

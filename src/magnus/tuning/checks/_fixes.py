@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from magnus.tuning.quoting import alter_system
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from magnus.tuning.checks._snapshot import Snapshot
 
+_LONGEST: Final = 63
 NOTHING_TO_UNDO: Final = "nothing: it only reads or repeats what the server does by itself"
 
 
@@ -24,6 +28,17 @@ def set_to(seen: Snapshot, name: str, value: str) -> tuple[str, str]:
     then = "; then restart" if setting.when is Context.RESTART else "; SELECT pg_reload_conf()"
     earlier = alter_system(name, setting.text if is_in_file else None)
     return f"{alter_system(name, value)}{then}", f"{earlier}{then}"
+
+
+def index_name(table: str, columns: Sequence[str]) -> str:
+    """
+    Return a name of ours for an index: 63 bytes at most, as PostgreSQL keeps no more, and another for other columns.
+    """
+    name = f"magnus_{table}_{'_'.join(columns)}"
+    if len(name.encode()) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[: _LONGEST - 9].decode(errors='ignore')}_{digest}"
 
 
 def percent(share: float) -> str:

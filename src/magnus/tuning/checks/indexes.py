@@ -7,13 +7,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from magnus.tuning.checks._fixes import index_name
 from magnus.tuning.checks._model import Finding, Severity, Verdict, check
 from magnus.tuning.checks._snapshot import DAY, Missing, Unseen, duration, plain, qualified
 from magnus.tuning.quoting import identifier
 from magnus.tuning.units import MB, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from magnus.tuning.checks._snapshot import Row, Snapshot
 
@@ -297,12 +298,12 @@ def foreign_keys(seen: Snapshot) -> Verdict:
     indexes = by_table(seen.rows("indexes"))
     bare = [row for row in keys if not is_covered(row["columns"], indexes[row["table_oid"]])]
     found = []
-    quiet = 0
+    quiet: list[str] = []
     for row in bare:
         if not row["deleted"] and not row["is_referenced_partitioned"]:
-            quiet += 1
+            quiet.append(f"{row['schema']}.{row['table']}.{row['name']}")
             continue
-        name = f"magnus_{row['table']}_{'_'.join(row['names'])}"[:63]
+        name = index_name(row["table"], row["names"])
         columns = ", ".join(identifier(column) for column in row["names"])
         table = f"{identifier(row['schema'])}.{identifier(row['table'])}"
         how = "" if row["is_partitioned"] else " CONCURRENTLY"
@@ -320,15 +321,19 @@ def foreign_keys(seen: Snapshot) -> Verdict:
             )
         )
     missing = ""
-    if quiet:
-        age = seen.statistics_age()
-        if age < 7 * DAY:
-            missing = (
-                f"{quiet} have none, and in {duration(age)} of statistics their tables lost no row; 7 days "
-                "are needed to judge"
-            )
-    summary = "all have one" if not quiet else f"{quiet} have none, and their tables lose no rows"
-    return Verdict(tuple(found), summary, len(keys) - (quiet if missing else 0), len(keys), missing)
+    if quiet and seen.statistics_age() < 7 * DAY:
+        age = duration(seen.statistics_age())
+        missing = (
+            f"{_some(quiet)}: none, and in {age} of statistics the referenced tables lost no row; 7 days are needed "
+            "to judge"
+        )
+    summary = f"{len(quiet)} have none, and their tables lose no rows" if quiet else "all have one"
+    return Verdict(tuple(found), summary, len(keys) - (len(quiet) if missing else 0), len(keys), missing)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @check(
@@ -342,6 +347,7 @@ def foreign_keys(seen: Snapshot) -> Verdict:
     reads=("tables",),
 )
 def sequential_scans(seen: Snapshot) -> Verdict:
+    seen.needs_old_statistics()  # a load, or the building of an index, reads the whole table too
     rows = [row for row in seen.rows("tables") if not row["is_system"] and row["kind"] != "p"]
     found = []
     for row in rows:
@@ -353,11 +359,7 @@ def sequential_scans(seen: Snapshot) -> Verdict:
                     Severity.WARNING, plain(row), evidence, "magnus indexes", "DROP INDEX CONCURRENTLY of what it made"
                 )
             )
-    age = seen.statistics_age()
-    missing = (
-        "" if age >= 7 * DAY else f"none so far, but statistics are {duration(age)} old: 7 days are needed to judge use"
-    )
-    return Verdict(tuple(found), "none", len(rows), len(rows), missing)
+    return Verdict(tuple(found), "none", len(rows), len(rows))
 
 
 def to_describe(seen: Snapshot) -> tuple[int, ...]:
