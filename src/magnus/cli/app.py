@@ -7,7 +7,7 @@ import enum
 import os
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path  # noqa: TC003  # cyclopts reads the annotations
+from pathlib import Path  # noqa: TC003  # the annotations of commands are read at run time
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -15,6 +15,9 @@ from cyclopts import App, CycloptsError, Parameter
 from magnus.cli import render
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
 from magnus.errors import ConfigError
+from magnus.tuning.facts import Profile, Storage
+from magnus.tuning.roles import Kind  # noqa: TC001  # as above
+from magnus.tuning.targets import Name as Target  # noqa: TC001  # as above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +74,8 @@ def _app() -> App:
     app.command(lanes)
     app.command(check)
     app.command(explain)
+    app.command(plan)
+    app.command(role)
 
     @app.meta.default
     def launch(
@@ -145,6 +150,55 @@ def explain(code: str | None = None, /, *, shared: FromShared) -> int:
     from magnus.cli.check import explain as call
 
     return _carry_out("explain", lambda: call(code), shared)
+
+
+def plan(
+    *,
+    only: Annotated[
+        list[str] | None, Parameter(help="Quick wins, groups or settings: quick-win-1,work_mem", negative="")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="Save the plan here, for magnus apply.")] = None,
+    memory: Annotated[
+        str | None, Parameter(help="Memory that the server may use: 8GB. Needed for a remote one.")
+    ] = None,
+    cpus: Annotated[int | None, Parameter(help="CPUs that it may use.")] = None,
+    storage: Annotated[Storage | None, Parameter(help="What its data is on; else measured, where it is local.")] = None,
+    profile: Annotated[Profile, Parameter(help="What it is for.")] = Profile.OLTP,
+    pooler: Annotated[str | None, Parameter(help="What stands in front, and its connections: pgbouncer:40")] = None,
+    target: Annotated[Target | None, Parameter(help="Print the plan in another form: SQL, file, Patroni, RDS.")] = None,
+    detailed_exitcode: Annotated[bool, Parameter(help="Exit with 1 when there are changes.", negative="")] = False,
+    explain_mission: Annotated[bool, Parameter(help="Judge the well-known quick-win list too.", negative="")] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Say which settings, extensions and tables to change, why, and how each is undone. Changes nothing.
+
+    Example: magnus -d service=ava-prod plan --only quick-win-10 --out plan.json
+    """
+    from magnus.cli.plan import Told, Wish
+    from magnus.cli.plan import plan as call
+
+    told = Told(memory, cpus, storage, profile, pooler)
+    wish = Wish(tuple(only or ()), out, target, detailed_exitcode, explain_mission)
+    return _carry_out("plan", lambda: asyncio.run(call(shared.dsn, os.environ, told, wish)), shared)
+
+
+def role(
+    kind: Kind,
+    /,
+    *,
+    name: Annotated[str | None, Parameter(help="Its name; else magnus_monitor or magnus_tuner.")] = None,
+    apply: Annotated[bool, Parameter(help="Make it now, in one transaction; needs a superuser.", negative="")] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Print the grants of a role with exactly the rights that check and plan (monitor) or apply (tuner) need.
+
+    Example: magnus -d service=ava-prod role monitor | psql service=ava-prod
+    """
+    from magnus.cli.role import role as call
+
+    return _carry_out("role", lambda: asyncio.run(call(shared.dsn, os.environ, kind, name, is_applied=apply)), shared)
 
 
 def _carry_out(command: str, call: Callable[[], Answer | Failure], shared: Shared) -> int:

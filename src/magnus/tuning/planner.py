@@ -32,6 +32,8 @@ _IN_SERVICE: Final[Mapping[str, str]] = {
     "quick-win-8": "the pool's utilisation is watched by the library (pool_high_utilization)",
     "quick-win-9": "lanes and their limits are in the library (magnus lanes)",
 }
+_WORKERS: Final = "autovacuum_work_mem"
+_MEMORY: Final = frozenset({"shared_buffers", "work_mem", "maintenance_work_mem", _WORKERS})
 _PLACES: Final = {Context.NOW: 0, Context.NEW_SESSIONS: 1, Context.RESTART: 2}
 
 
@@ -52,15 +54,15 @@ def make_plan(
         ConfigError: `only` names something that no rule knows.
     """
     basis, found = recommend(facts)
-    changes = [_setting_change(item) for item in found if isinstance(item, Recommendation)]
+    changes = _memory_needs([_setting_change(item) for item in found if isinstance(item, Recommendation)], facts.server)
     refused = [_refusal(item) for item in found if isinstance(item, Declined)]
     for extra in objects.changes(facts, changes, slow_log_sql):
         (changes if isinstance(extra, Change) else refused).append(extra)  # type: ignore[arg-type]
     wanted = _Selection(only)
-    changes = [change for change in changes if wanted.takes(change)]
-    changes = _with_needs(changes)
+    changes = _with_needs(changes, {change.id for change in changes if wanted.takes(change)})
     refused = [refusal for refusal in refused if wanted.takes_refusal(refusal)]
     refused += wanted.notes()
+    after = {change.name: change.after for change in changes if change.kind is Kind.SETTING}
     changes.sort(key=lambda change: (_PLACES[change.context], change.kind is not Kind.SETTING))
     return Plan(
         target=Target.of(facts.server),
@@ -69,7 +71,7 @@ def make_plan(
         warnings=warnings_of(facts, basis.budget, changes),
         order=order_of(facts.server, changes),
         assumptions=_assumptions(facts),
-        proof=None if basis.budget is None else _proof(basis.budget, facts.server, changes),
+        proof=None if basis.budget is None else proof_of(basis.budget, facts.server, after),
         created=created,
         magnus_version=magnus_version,
     ).sealed()
@@ -162,22 +164,48 @@ def _is_known(name: str) -> bool:
     return re.match(r"(extension|table|role_setting):.", name) is not None
 
 
-def _with_needs(changes: list[Change]) -> list[Change]:
+def _with_needs(changes: Sequence[Change], wanted: set[str]) -> list[Change]:
     """
-    Drop needs that are not in the plan: they are met already, or were not asked for.
+    Return the wanted changes with all that they need.
     """
-    ids = {change.id for change in changes}
-    return [replace(change, needs=tuple(need for need in change.needs if need in ids)) for change in changes]
+    needs = {change.id: change.needs for change in changes}
+    pending = list(wanted)
+    while pending:
+        new = set(needs[pending.pop()]) - wanted
+        wanted |= new
+        pending += new
+    return [change for change in changes if change.id in wanted]
+
+
+def _memory_needs(changes: Sequence[Change], server: Server) -> list[Change]:
+    """
+    Tie what takes more memory to what gives some back: one without the other would break the memory proof.
+
+    maintenance_work_mem is what every autovacuum worker takes, unless autovacuum_work_mem says otherwise.
+    """
+    memory = {change.name: change for change in changes if change.name in _MEMORY}
+    lowered = {name for name, change in memory.items() if _is_lowered(change, server.settings[name])}
+    found = []
+    for change in changes:
+        needs = change.needs
+        if change.name in memory.keys() - lowered:
+            others = lowered if change.name == _WORKERS else lowered | (memory.keys() & {_WORKERS})
+            needs = tuple(f"setting:{name}" for name in sorted(others))
+        found.append(replace(change, needs=needs))
+    return found
+
+
+def _is_lowered(change: Change, setting: Setting) -> bool:
+    return (setting.read(change.after or "") or 0) < (setting.next.amount or 0)
 
 
 # --- the rest of the plan --------------------------------------------------------------------------------------------
 
 
-def _proof(budget: Budget, server: Server, changes: Sequence[Change]) -> Proof:
+def proof_of(budget: Budget, server: Server, after: Mapping[str, str | None]) -> Proof:
     """
-    The worst case with what will be in force after these changes and a restart.
+    Compute the worst case with what will be in force after these settings and a restart.
     """
-    after = {change.name: change.after for change in changes if change.kind is Kind.SETTING}
 
     def amount(name: str, fallback: float) -> float:
         setting, text = server.settings.get(name), after.get(name)

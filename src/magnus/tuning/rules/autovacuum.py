@@ -18,8 +18,7 @@ def _work_mem(basis: Basis) -> Want | Keep | None:
     if budget is None:
         return Keep("5 % of the memory for all workers", "the memory that the server may use is not known", "--memory")
     value, now = budget.values.autovacuum_work_mem, budget.now.autovacuum_work_mem
-    is_own = (basis.server.amount("autovacuum_work_mem") or -1) > 0
-    if value == now and (is_own or not budget.fits):
+    if value == now and not budget.fits:
         return None
     reason = f"{budget.workers} workers would each take maintenance_work_mem; together they get 5 % of the memory"
     cost = f"{shown(budget.workers * value)} for {budget.workers} workers"

@@ -151,6 +151,9 @@ class _Computation:
         self.now = _demand_now(server)
         self.shared_rest = self._shared_rest()
         self.maintenance = min(self.limit // 16, GB)
+        if self._is_fixed("autovacuum_work_mem") and (server.amount("autovacuum_work_mem") or -1) < 0:
+            # Every worker takes maintenance_work_mem, and nothing can be done about that: it is not raised.
+            self.maintenance = min(self.maintenance, int(self.now.autovacuum_work_mem))
         self.cap = _MOST_WORK_MEM[facts.workload.profile]
         if facts.workload.profile is Profile.WAREHOUSE and self.limit >= 64 * GB:
             self.cap = GB
@@ -175,7 +178,7 @@ class _Computation:
             now=self.now,
             values=values,
             maintenance_work_mem=self.maintenance,
-            effective_cache_size=int(max(cache, values.shared_buffers)),
+            effective_cache_size=int(max(_whole(cache), values.shared_buffers)),
             fits=fits,
             fitting_sessions=self._fitting_sessions(),
         )

@@ -48,6 +48,7 @@ RULES: Final = (
         "kept; over 80 % in use: a pooler",
         "each connection costs memory, and a standby with fewer pauses its recovery",
         _max_connections,
+        is_planned=False,
         quick_win=("quick-win-6", "quick-win-10"),
     ),
     Rule(
@@ -55,6 +56,7 @@ RULES: Final = (
         "0 for the server; by lane for a session",
         "17+: it ends single statements and kills the connection",
         _transaction_timeout,
+        is_planned=False,
         quick_win=("quick-win-6",),
     ),
     Rule(
@@ -62,6 +64,7 @@ RULES: Final = (
         "0 for the server; by lane for a session",
         "30 s for all kills reports (60 s) and batches (120 s)",
         _statement_timeout,
+        is_planned=False,
         quick_win=("quick-win-4", "quick-win-6"),
     ),
 )

@@ -14,7 +14,9 @@ _ON: Final = "receipt, authentication, authorization"  # what `on` means since 1
 def _min_duration(basis: Basis) -> Want | None:
     del basis
     reason = "every statement over 1 s is in the log with its text"
-    return Want(1_000, reason, better=Better.LOWER, cost="a log line for each; parameters are kept out, see below")
+    return Want(
+        1_000, reason, better=Better.LOWER, cost="a log line for each, without bind values (log_parameter_max_length)"
+    )
 
 
 def _sample(basis: Basis) -> Want | None:

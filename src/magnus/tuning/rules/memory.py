@@ -17,8 +17,8 @@ def _shared_buffers(basis: Basis) -> Want | Keep | None:
     if budget is None:
         return Keep("25 % of the memory", _UNKNOWN, _TELL)
     value, now = budget.values.shared_buffers, budget.now.shared_buffers
-    if value == now:
-        return None if budget.fits else _does_not_fit(basis, shown(max(MB, budget.limit // 4)))
+    if value == now and not budget.fits:
+        return _does_not_fit(basis, shown(max(MB, budget.limit // 4)))
     evidence = {"limit": shown(budget.limit)}
     if basis.server.data_size is not None:
         evidence["data"] = shown(basis.server.data_size)
@@ -39,7 +39,7 @@ def _effective_cache_size(basis: Basis) -> Want | Keep | None:
     if budget.effective_cache_size < now <= budget.limit - budget.reserve:
         return None
     reason = "what the planner may expect to find cached, in shared buffers and by the system"
-    return Want(budget.effective_cache_size, reason, cost="none: a hint to the planner, no memory")
+    return Want(budget.effective_cache_size, reason, cost="no memory: a hint to the planner")
 
 
 def _maintenance_work_mem(basis: Basis) -> Want | Keep | None:
@@ -62,8 +62,8 @@ def _work_mem(basis: Basis) -> Want | Keep | None:
         return Keep("by memory and sessions", _UNKNOWN, _TELL)
     value, now = budget.values.work_mem, budget.now.work_mem
     worst = shown(budget.sessions * NODES * budget.hash_multiplier * value)
-    if value == now:
-        return None if budget.fits else _does_not_fit(basis, "more than 4MB")
+    if value == now and not budget.fits:
+        return _does_not_fit(basis, "more than 4MB")
     evidence = {"sessions": f"{budget.sessions} ({budget.sessions_source})"}
     if basis.server.temp_bytes_per_day is not None:
         evidence["temporary files"] = f"{shown(basis.server.temp_bytes_per_day)} a day"
@@ -148,6 +148,12 @@ RULES: Final = (
         _work_mem,
         cap="at least 4 MB, at most 64 MB (oltp, mixed), 256 MB or 1 GB from 64 GB on (warehouse); the memory proof",
     ),
-    Rule("hash_mem_multiplier", "kept; counted in the memory proof", "default 2 since 15", _hash_mem_multiplier),
+    Rule(
+        "hash_mem_multiplier",
+        "kept; counted in the memory proof",
+        "default 2 since 15",
+        _hash_mem_multiplier,
+        is_planned=False,
+    ),
     Rule("huge_pages", "try, never on", "a server that does not start is worse than small pages", _huge_pages),
 )

@@ -146,5 +146,11 @@ RULES: Final = (
         _worker_processes,
     ),
     Rule("jit", "off for oltp", "PostgreSQL documentation 32.2", _jit),
-    Rule("io_method", "worker stays", "io_uring is blocked in many containers and missing in many builds", _io_method),
+    Rule(
+        "io_method",
+        "worker stays",
+        "io_uring is blocked in many containers and missing in many builds",
+        _io_method,
+        is_planned=False,
+    ),
 )

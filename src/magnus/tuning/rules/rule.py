@@ -80,6 +80,8 @@ class Keep:
 class Rule:
     """
     One setting's rule. `formula`, `cap` and `source` are what the documentation shows.
+
+    `is_planned`: False for a rule that only says why a value is better left alone.
     """
 
     setting: str
@@ -88,6 +90,7 @@ class Rule:
     decide: Callable[[Basis], Want | Keep | None]
     group: str = ""
     cap: str = ""
+    is_planned: bool = True
     quick_win: tuple[str, ...] = ("quick-win-10",)
 
 

@@ -80,7 +80,7 @@ RULES: Final = (
     Rule("min_wal_size", "1/4 of max_wal_size", "tuning practice", _min_wal_size),
     Rule("checkpoint_timeout", "15 min", "PostgreSQL documentation 28.5", _checkpoint_timeout),
     Rule("checkpoint_completion_target", "0.9", "default since 14, so mostly nothing to do", _completion_target),
-    Rule("wal_buffers", "-1", "automatic: 16 MB from 512 MB of shared_buffers on", _wal_buffers),
+    Rule("wal_buffers", "-1", "automatic: 16 MB from 512 MB of shared_buffers on", _wal_buffers, is_planned=False),
     Rule(
         "wal_compression", "the first of lz4, zstd, pglz that this build has", "enumvals of pg_settings", _compression
     ),
