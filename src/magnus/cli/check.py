@@ -84,7 +84,8 @@ def answer(target: str, snapshot: Snapshot, results: Sequence[Result], fail_on: 
     return Answer(
         "check",
         {**head, "fail_on": str(fail_on), "counts": counts, "checks": records},
-        text=[_title(target, server), *_lines(results), *_details(results), _sum(counts, results)],
+        text=[_printable(line) for line in (_title(target, server), *_lines(results), *_details(results))]
+        + ["", _sum(counts, results)],
         also={
             OutputFormat.JSON_LINES: [
                 json.dumps({"format_version": "1.0", **record}, default=str) for record in records
@@ -122,6 +123,13 @@ def explain(code: str | None) -> Answer:
         for one in found
     ]
     return Answer("explain", {"checks": data}, text=checks.handbook(found).splitlines())
+
+
+def _printable(text: str) -> str:
+    """
+    Return a line whose names of objects can neither end it nor steer a terminal.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _title(target: str, server: Mapping[str, Any]) -> str:
@@ -205,7 +213,7 @@ def _sum(counts: Mapping[str, int], results: Sequence[Result]) -> str:
         if total
         else "Found no problem"
     )
-    return f"\n{found}; {counts['passed']} checks passed, {counts['unknown']} unknown{f' ({codes})' if codes else ''}."
+    return f"{found}; {counts['passed']} checks passed, {counts['unknown']} unknown{f' ({codes})' if codes else ''}."
 
 
 def _record(result: Result) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def shared_buffers(seen: Snapshot) -> Verdict:
     better = _planned(seen, "shared_buffers")
     if BUFFERS[0] <= used <= BUFFERS[1]:
         return Verdict((), f"{shown(value)}, {percent(used)} of {shown(limit)}")
-    if used < BUFFERS[0] and better is None and "planned" in seen.parts:
+    if used < BUFFERS[0] and better is None and isinstance(seen.parts.get("planned"), tuple):
         return Verdict((), f"{shown(value)}, {percent(used)} of {shown(limit)}: the data are not larger")
     evidence = f"{shown(value)} is {percent(used)} of {shown(limit)} ({seen.row('host')['source']})"
     fix = set_to(seen, "shared_buffers", better or seen.setting("shared_buffers").write(limit // 4 // MB * MB))
