@@ -60,6 +60,13 @@ async def read(con: Connection) -> Snapshot:
         return await _Reader(con).read()
 
 
+def text_of(part: str, major: int) -> str:
+    """
+    Return the query of a part for a major version of the server.
+    """
+    return sql.for_version(f"check/{part}", major)
+
+
 class _Reader:
     """
     Fills the parts one after the other, each in a savepoint of its own.
@@ -88,7 +95,7 @@ class _Reader:
         return Snapshot(self._parts)
 
     async def _fetch(self, part: str, *arguments: object, schema: str = "") -> tuple[Row, ...] | Missing:
-        text = sql.for_version(f"check/{part}", self._major)
+        text = text_of(part, self._major)
         if schema:
             text = text.replace("{schema}", identifier(schema))
         try:

@@ -128,7 +128,7 @@ FINDINGS: list[tuple[str, Severity, str, dict[str, Any]]] = [
     ("V002", WARN, "public.trades", {"tables": (table(dead=300_000),)}),
     ("V003", WARN, "public.trades", {"tables": (table(modified=250_000),)}),
     ("V003", WARN, "public.trades", {"tables": (table(analyzed_s=None, tuples=-1.0, modified=0, live=1000),)}),
-    ("V003", INFO, "public.trades", {"tables": (table(kind="p", analyzed_s=None, tuples=-1.0),)}),
+    ("V003", INFO, "public.trades", {"tables": (table(kind="p", analyzed_s=None, tuples=-1.0, has_parts=True),)}),
     ("V004", WARN, "public.trades", {"table_widths": (widths(bytes=300 * 1024**2),)}),
     ("V004", INFO, "public.trades", {"table_widths": (widths(bytes=220 * 1024**2, tuples=900_000.0, width=100.0),)}),
     ("V005", WARN, "public.trades_account", {
@@ -214,7 +214,7 @@ FINDINGS: list[tuple[str, Severity, str, dict[str, Any]]] = [
     ("A008", WARN, "volume of the data", {"disks": ({"name": "data", "path": "/d", "free": 14, "total": 100},)}),
     ("A008", FAIL, "volume of the wal", {"disks": ({"name": "wal", "path": "/w", "free": 4, "total": 100},)}),
     ("Q001", INFO, "pg_stat_statements", {"planned": (
-        {"id": "extension:x", "name": "pg_stat_statements", "quick_win": ("quick-win-1",), "before": None, "after": "1"},
+        {"id": "x", "name": "pg_stat_statements", "quick_win": ("quick-win-1",), "before": None, "after": "1"},
     )}),
     ("Q004", WARN, "work_mem", {"applied": (
         {"id": "w", "name": "work_mem", "quick_win": ("quick-win-4",), "after": "8MB", "now": "4MB", "run": "r1"},
@@ -272,6 +272,7 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
     ("V002", {"tables": (table(dead=300_000, options=["autovacuum_vacuum_scale_factor=0.5"]),)}),
     ("V003", {"tables": (table(modified=250_000, options=["autovacuum_analyze_scale_factor=0.4"]),)}),
     ("V003", {"tables": (table(analyzed_s=None, tuples=-1.0, modified=0, live=999),)}),
+    ("V003", {"tables": (table(kind="p", analyzed_s=None, tuples=-1.0),)}),
     ("I001", {"indexes": (index(is_valid=False),), "index_builds": ({"pid": 1, "table_oid": 20000, "oid": 20001},)}),
     # A row in a descending index, another collation, class, predicate or expression is another index.
     ("I002", {"indexes": (index(), index(oid=20009, name="b", options="3"))}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from magnus.tuning.checks._fixes import percent
+from magnus.tuning.checks._fixes import index_name, percent
 from magnus.tuning.checks._model import Finding, Severity, Verdict, check
 from magnus.tuning.checks._snapshot import Unseen, plain, qualified
 from magnus.tuning.quoting import identifier
@@ -109,19 +109,20 @@ def primary_keys(seen: Snapshot) -> Verdict:
         if row["kind"] in {"r", "p"} and not row["is_system"] and not row["is_extensions"] and not row["is_partition"]
     ]  # fmt: skip
     found = tuple(
-        Finding(
-            Severity.WARNING,
-            plain(row),
-            f"has none; {max(row['live'] or 0, 0):,} rows",
-            f"ALTER TABLE {qualified(row)} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, or a key of "
-            "columns that "
-            "are unique already",
-            f"ALTER TABLE {qualified(row)} DROP COLUMN id",
-        )
+        Finding(Severity.WARNING, plain(row), f"has none; {max(row['live'] or 0, 0):,} rows", *_key(row))
         for row in rows
         if not row["has_primary_key"]
     )
     return Verdict(found, "all", len(rows), len(rows))
+
+
+def _key(row: Row) -> tuple[str, str]:
+    alter, name = f"ALTER TABLE {qualified(row)}", identifier(index_name(row["name"], ("key",)))
+    if row["has_id"]:
+        fix = f"{alter} ADD CONSTRAINT {name} PRIMARY KEY (id)  -- when id is unique and never NULL"
+        return fix, f"{alter} DROP CONSTRAINT {name}"
+    fix = f"{alter} ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY CONSTRAINT {name} PRIMARY KEY"
+    return f"{fix}  -- or a key of columns that are unique already", f"{alter} DROP COLUMN id"
 
 
 @check(

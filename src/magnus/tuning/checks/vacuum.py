@@ -134,7 +134,7 @@ def stale_statistics(seen: Snapshot) -> Verdict:
         never = row["analyzed_s"] is None and row["tuples"] < 0
         fix = f"ANALYZE {qualified(row)}"
         if row["kind"] == "p":
-            if never:
+            if never and row["has_parts"]:
                 evidence = "was never analyzed, and autovacuum does not do it for a partitioned table"
                 found.append(Finding(Severity.INFO, plain(row), evidence, fix, _VACUUM_STAYS))
         elif never and live >= FEW_ROWS:
