@@ -53,6 +53,7 @@ _LINKS: Final = {
     f"{PREFIX}/health/liveness": "is the process alive",
     f"{PREFIX}/health/readiness": "can it serve",
     f"{PREFIX}/health/stats": "figures of the database layer",
+    "/metrics": "the same for Prometheus",
 }
 
 _TAGS: Final = [
@@ -94,6 +95,7 @@ def create_app(
     problems.install_handlers(app)
     _limit(app, settings)
     app.include_router(_api(magnus.router), prefix=PREFIX)
+    app.include_router(magnus.metrics)
     app.add_api_route("/", index, include_in_schema=False)
     return app
 

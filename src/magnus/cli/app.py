@@ -20,7 +20,9 @@ from magnus.tuning.roles import Kind  # noqa: TC001  # as above
 from magnus.tuning.targets import Name as Target  # noqa: TC001  # as above
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+
+    from magnus._driver import Connection
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,13 @@ def _app() -> App:
     app.command(explain)
     app.command(plan)
     app.command(role)
+    app.command(top)
+    app.command(activity)
+    slow_app = App(name="slow", help="Show what was slow: the slow-query log, grouped, with a trend.")
+    slow_app.default(slow)
+    slow_app.command(install)
+    slow_app.command(remove)
+    app.command(slow_app)
 
     @app.meta.default
     def launch(
@@ -91,7 +100,10 @@ def _app() -> App:
         """
         command, bound, ignored = app.parse_args(tokens)
         shared = Shared(dsn, output_format, output)
-        return command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, shared))
+        try:
+            return command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, shared))
+        except ConfigError as error:  # of an argument
+            return render.show(Failure(" ".join(tokens[:1]), ExitCode.USAGE, str(error)), output_format, output)
 
     return app
 
@@ -105,9 +117,13 @@ def ping(*, shared: FromShared) -> int:
     return _carry_out("ping", lambda: asyncio.run(call(shared.dsn, os.environ)), shared)
 
 
-def lanes(*, pool_size: Annotated[int, Parameter(help="Connections in the pool.")] = 30, shared: FromShared) -> int:
+def lanes(
+    *,
+    pool_size: Annotated[int | None, Parameter(help="Connections in the pool. Else DB_POOL_MAX, else 30.")] = None,
+    shared: FromShared,
+) -> int:
     """
-    Show what each lane may use of a pool.
+    Show what each lane may use of the pool that the environment configures.
     """
     from magnus.cli.lanes import lanes as call
 
@@ -199,6 +215,175 @@ def role(
     from magnus.cli.role import role as call
 
     return _carry_out("role", lambda: asyncio.run(call(shared.dsn, os.environ, kind, name, is_applied=apply)), shared)
+
+
+def top(
+    *,
+    order: Annotated[
+        str, Parameter(name=["--order", "-s"], help="total, mean, calls, io, wal, temp or variance.")
+    ] = "total",
+    limit: Annotated[int, Parameter(help="Statements to show.")] = 20,
+    interval: Annotated[
+        str | None, Parameter(help="Show the last so many seconds, again and again: 2s. Into a pipe: once.")
+    ] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Show the statements that the server spends its time on (pg_stat_statements).
+
+    Since counting began, or with --interval what happens now. Nothing is reset.
+    """
+    from magnus.cli import top as module
+    from magnus.insight import ORDERS
+
+    _one_of("--order", order, ORDERS)
+    seconds = _span("--interval", interval)
+    return _watch(
+        "top", lambda con: module.frames(con, order=order, limit=_positive("--limit", limit), interval=seconds), shared,
+        is_live=seconds is not None,
+    )  # fmt: skip
+
+
+def activity(
+    *,
+    idle: Annotated[bool, Parameter(help="Show idle sessions too.", negative="")] = False,
+    interval: Annotated[str | None, Parameter(help="Look again every so many seconds: 2s. Into a pipe: once.")] = None,
+    cancel: Annotated[int | None, Parameter(help="Cancel what the session with this pid runs.")] = None,
+    terminate: Annotated[int | None, Parameter(help="End the session with this pid.")] = None,
+    yes: Annotated[bool, Parameter(help="Do not ask.", negative="")] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Show sessions, and who blocks whom as a tree.
+    """
+    from magnus.cli import activity as module
+
+    if cancel is not None and terminate is not None:
+        raise ConfigError("--terminate", terminate, "cannot be given together with --cancel")
+    pid = terminate if cancel is None else cancel
+    if pid is not None:
+        return _end(pid, whole_session=cancel is None, yes=yes, shared=shared)
+    seconds = _span("--interval", interval)
+    return _watch(
+        "activity", lambda con: module.frames(con, show_idle=idle, interval=seconds), shared,
+        is_live=seconds is not None,
+    )  # fmt: skip
+
+
+def slow(
+    *,
+    since: Annotated[str, Parameter(help="How far back: 15m, 1h, 1d.")] = "1d",
+    order: Annotated[str, Parameter(name=["--order", "-s"], help="total, mean, max, count or recent.")] = "total",
+    limit: Annotated[int, Parameter(help="Kinds of statements to show.")] = 20,
+    plan: Annotated[str | None, Parameter(help="Show the kept plan of this fingerprint instead.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Show what was slow: the slow-query log, grouped, with a trend.
+    """
+    from magnus.cli import slow as module
+    from magnus.cli.session import look
+    from magnus.insight import SORTS
+
+    def call() -> Answer | Failure:
+        _one_of("--order", order, SORTS)
+        seconds, most = _span("--since", since) or 0.0, _positive("--limit", limit)
+
+        async def work(con: Connection) -> Answer | Failure:
+            if plan is not None:
+                return await module.explain(con, plan)
+            return await module.slow(con, since=seconds, order=order, limit=most)
+
+        return look("slow", shared.dsn, os.environ, work)
+
+    return _carry_out("slow", call, shared)
+
+
+_PRINT = Parameter(name="--print", help="Print the SQL instead of running it.", negative="")
+
+
+def install(*, print_: Annotated[bool, _PRINT] = False, shared: FromShared) -> int:
+    """
+    Make the slow-query log's tables, or bring them up to date.
+    """
+    return _migrate("install", is_printed=print_, yes=True, shared=shared)
+
+
+def remove(
+    *,
+    print_: Annotated[bool, _PRINT] = False,
+    yes: Annotated[bool, Parameter(help="Do not ask.", negative="")] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Remove the slow-query log's tables, with what was logged.
+    """
+    return _migrate("remove", is_printed=print_, yes=yes, shared=shared)
+
+
+def _migrate(kind: str, *, is_printed: bool, yes: bool, shared: Shared) -> int:
+    from magnus.cli import slow as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        if is_printed:
+            return module.script(kind)
+        if not yes and not render.confirm("Remove slow_query_log and slow_query_plan, with what was logged?"):
+            return Failure(f"slow {kind}", ExitCode.REFUSED, "nothing was removed", "say yes, or --yes")
+        return look(f"slow {kind}", shared.dsn, os.environ, lambda con: module.migrate(con, kind))
+
+    return _carry_out(f"slow {kind}", call, shared)
+
+
+def _end(pid: int, *, whole_session: bool, yes: bool, shared: Shared) -> int:
+    from magnus.cli import activity as module
+    from magnus.cli.session import look
+
+    async def work(con: Connection) -> Answer | Failure:
+        found = await module.describe(con, pid)
+        if found is None:
+            return Failure("activity", ExitCode.REFUSED, f"there is no session {pid}", "look again: magnus activity")
+        word = "Terminate" if whole_session else "Cancel the statement of"
+        if not yes and not render.confirm(f"{word} {found}?"):
+            return Failure("activity", ExitCode.REFUSED, "nothing was done", "say yes, or --yes")
+        return await module.end(con, pid, whole_session=whole_session)
+
+    return _carry_out("activity", lambda: look("activity", shared.dsn, os.environ, work), shared)
+
+
+def _watch(
+    command: str, frames: Callable[[Connection], AsyncIterator[Answer]], shared: Shared, *, is_live: bool
+) -> int:
+    """
+    Show what `frames` yields: the first, or all of them in place on a terminal.
+    """
+    from magnus.cli.session import look
+
+    is_drawn = is_live and shared.output_format is OutputFormat.TEXT and render.is_terminal()
+
+    async def work(con: Connection) -> Answer | Failure:
+        if is_drawn:
+            await render.show_live(frames(con))
+        return await anext(frames(con))
+
+    return _carry_out(command, lambda: look(command, shared.dsn, os.environ, work), shared)
+
+
+def _one_of(name: str, word: str, words: Collection[str]) -> None:
+    if word not in words:
+        raise ConfigError(name, word, f"must be one of {', '.join(words)}")
+
+
+def _span(name: str, text: str | None) -> float | None:
+    from magnus.cli.words import span
+
+    return None if text is None else span(name, text)
+
+
+def _positive(name: str, number: int) -> int:
+    if number < 1:
+        raise ConfigError(name, number, "must be at least 1")
+    return number
 
 
 def _carry_out(command: str, call: Callable[[], Answer | Failure], shared: Shared) -> int:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat, Table
-from magnus.cli.ping import ADVICE
 from magnus.cli.sarif import sarif
+from magnus.cli.session import ADVICE
 from magnus.config import DatabaseConfig
 from magnus.errors import ConfigError, ConnectError
 from magnus.tuning import checks, examine, units

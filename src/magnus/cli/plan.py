@@ -15,6 +15,7 @@ import asyncpg
 from magnus import sql
 from magnus.cli.answer import Answer, ExitCode, Failure
 from magnus.cli.plan_text import lines_of
+from magnus.cli.session import ADVICE
 from magnus.config import DatabaseConfig
 from magnus.errors import ConfigError, ConnectError
 from magnus.tuning import collect, host, mission, targets
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from magnus.tuning.plan import Plan
 
 _LEAST_MEMORY: Final = 64 * MB
-_ADVICE: Final = "check the connection with: magnus ping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +71,16 @@ async def plan(dsn: str | None, environ: Mapping[str, str], told: Told, wish: Wi
     try:
         facts, warnings = await read_facts(config, environ, checked)
     except ConnectError as error:
-        return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", _ADVICE)
+        return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        told_ = error.sqlstate if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
-        return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: facts could not be read ({told_})", _ADVICE)
+        why = f"SQLSTATE {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
+        return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: facts could not be read ({why})", "try again")
     made = make_plan(
         facts,
         only=wish.only,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         magnus_version=metadata.version("magnus-db"),
-        slow_log_sql=slow_log_sql(),
+        slow_log_sql=sql.text("slow_query_log"),
     )
     made = replace(made, warnings=(*warnings, *made.warnings)).sealed()
     if wish.out is not None:
@@ -101,11 +101,11 @@ async def read_facts(
     con = await collect.open_session(config, environ)
     try:
         server, session = await collect.read_server(con)
-        is_local = host.is_process_here(host.read_text, session.pid, session.client_port)
+        is_local = session.is_direct and host.is_process_here(host.read_text, session.pid, session.client_port)
         server = replace(server, is_local=is_local)
         seen = host.read_host(session.pid, server.data_directory) if is_local else None
     finally:
-        await con.close(timeout=5.0)
+        await collect.close(con)
     machine, warnings = told_over_seen(told, seen)
     workload = Workload(told.profile, "told")
     return Facts(server, machine, workload, told.pooler), warnings
@@ -149,7 +149,8 @@ def told_over_seen(told: Checked, seen: Host | None) -> tuple[Host | None, tuple
     Combine what was told with what was seen: the least memory counts, else what was told.
     """
     warnings: tuple[str, ...] = ()
-    size, source = (None, "") if seen is None else (seen.memory, seen.memory_source)
+    machine = seen or Host()
+    size, source = machine.memory, machine.memory_source
     if told.memory is not None:
         if size is not None and told.memory > size:
             warnings = (
@@ -157,22 +158,12 @@ def told_over_seen(told: Checked, seen: Host | None) -> tuple[Host | None, tuple
             )
         else:
             size, source = told.memory, "--memory"
-    if size is None:
-        return None, warnings
-    basis = seen or Host(memory=size, cpus=0)
-    machine = replace(basis, memory=size, memory_source=source)
+    machine = replace(machine, memory=size, memory_source=source)
     if told.cpus is not None:
         machine = replace(machine, cpus=told.cpus, cpus_source="--cpus")
     if told.storage is not None:
         machine = replace(machine, storage=told.storage, storage_source="--storage")
-    return machine, warnings
-
-
-def slow_log_sql() -> str:
-    """
-    Return the script that makes the slow-query log's table.
-    """
-    return sql.text("slow_query_log")
+    return (None if machine == Host() else machine), warnings
 
 
 def save(made: Plan, path: Path) -> None:

@@ -6,11 +6,13 @@ import io
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
+from magnus.cli.words import short
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
     from typing import TextIO
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _FORMAT_VERSION = "1.0"
 _FOR_ALL = (OutputFormat.TEXT, OutputFormat.JSON, OutputFormat.JSON_LINES)
 _FORMATS = f"use --output-format {', '.join(_FOR_ALL)}"
+_PIPED: Final = 10_000
+_LEAST: Final = 16
 
 
 def show(found: Answer | Failure, output_format: OutputFormat, output: Path | None = None) -> ExitCode:
@@ -92,25 +96,68 @@ def _document(found: Answer | Failure) -> dict[str, object]:
     return {**head, "status": status, "exit_code": int(found.exit_code), **found.data}
 
 
+async def show_live(frames: AsyncIterator[Answer]) -> None:
+    """
+    Draw answers in place, one after the other, until the reader interrupts.
+    """
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(screen=True, auto_refresh=False) as live:
+        async for answer in frames:
+            tables = [_drawn(table, live.console.width) for table in answer.tables]
+            live.update(Group(*map(Text, answer.text), *tables), refresh=True)
+
+
+def is_terminal() -> bool:
+    """
+    Say whether a person sees standard output.
+    """
+    return sys.stdout.isatty()
+
+
+def confirm(question: str) -> bool:
+    """
+    Ask a person on the terminal; only "yes" is accepted. False where nobody can be asked.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{question}\nOnly 'yes' is accepted: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == "yes"
+
+
 def _show_text(answer: Answer, stream: TextIO) -> None:
     from rich.console import Console
 
-    console = Console(file=stream, soft_wrap=True)
+    # A table in a pipe is as wide as it is: what reads it must not depend on a terminal's width.
+    is_seen = stream is sys.stdout and is_terminal()
+    console = Console(file=stream, soft_wrap=True, width=None if is_seen else _PIPED)
     for line in answer.text:
         console.print(line, markup=False, highlight=False)
     for table in answer.tables:
-        console.print(_drawn(table))
+        console.print(_drawn(table, console.width))
 
 
-def _drawn(table: Table) -> RichTable:
+def _drawn(table: Table, width: int) -> RichTable:
+    """
+    Return a table of at most `width` characters, where its last column can give way.
+    """
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     drawn = RichTable(box=box.SIMPLE_HEAD, title=table.title or None, title_justify="left", pad_edge=False)
     for column, heading in enumerate(table.headings):
-        is_number = all(isinstance(row[column], int | float) for row in table.rows)
-        drawn.add_column(heading, justify="right" if is_number else "left")
-    for row in table.rows:
-        drawn.add_row(*(Text(f"{cell:g}" if isinstance(cell, float) else str(cell)) for cell in row))
+        is_number = column in table.right or all(isinstance(row[column], int | float) for row in table.rows)
+        drawn.add_column(heading, justify="right" if is_number else "left", no_wrap=table.is_cut)
+    rows = [[f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row] for row in table.rows]
+    if table.is_cut and rows:
+        room = width - sum(
+            3 + max(len(heading), *(len(row[column]) for row in rows))
+            for column, heading in enumerate(table.headings[:-1])
+        )
+        rows = [[*row[:-1], short(row[-1], max(room, _LEAST))] for row in rows]
+    for row in rows:
+        drawn.add_row(*map(Text, row))
     return drawn

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from magnus.cli.answer import Answer, ExitCode, Failure
+from magnus.cli.session import ADVICE
 from magnus.config import DatabaseConfig
 from magnus.errors import ConnectError
 from magnus.tuning import collect, roles
@@ -34,7 +35,7 @@ async def role(
     try:
         con = await collect.open_session(config, environ)
     except ConnectError as error:
-        return Failure("role", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", "check it with: magnus ping")
+        return Failure("role", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
     try:
         return await _carried_out(con, kind, name, is_applied=is_applied)
     except asyncpg.InsufficientPrivilegeError:
@@ -48,7 +49,7 @@ async def role(
         told = f"SQLSTATE {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure("role", ExitCode.UNREACHABLE, f"{config.safe_dsn}: nothing was changed ({told})")
     finally:
-        await con.close(timeout=5.0)
+        await collect.close(con)
 
 
 async def _carried_out(con: Connection, kind: roles.Kind, name: str, *, is_applied: bool) -> Answer:

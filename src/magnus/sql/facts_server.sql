@@ -1,6 +1,7 @@
 -- Who this server is and what this role may do; one row, PostgreSQL 15 to 18, any role.
 SELECT pg_catalog.current_setting('server_version_num')::int AS version_num,
        pg_catalog.current_database()::text AS database,
+       pg_catalog.current_schema()::text AS schema,
        current_user::text AS role,
        pg_catalog.pg_is_in_recovery() AS is_standby,
        pg_catalog.pg_backend_pid() AS pid,

@@ -126,7 +126,8 @@ class Server:
         extensions: By database; only databases that were looked into are there.
         available_extensions: Name -> version that CREATE EXTENSION would give.
         databases: Name -> size in bytes (None without the right to ask).
-        tables: Of our own names: database -> those that exist there.
+        schema: Where this session would make a table.
+        tables: Our own, as "schema.table": database -> those that exist there.
         wal_bytes_per_15min: Measured between two looks, or since the last reset of statistics.
         read_latency: Mean seconds of one block read, measured by the server; None when it does not time its reads.
         requested_checkpoints: Share of checkpoints that WAL forced before their time, 0 to 1.
@@ -140,6 +141,7 @@ class Server:
     host: str = ""
     port: int = 5432
     database: str = "postgres"
+    schema: str = "public"
     data_directory: str | None = None
     config_file: str | None = None
     cluster_name: str = ""
@@ -215,18 +217,17 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class Host:
     """
-    The machine, or the part of it, that the server may use.
+    The machine, or the part of it, that the server may use; each part None when neither seen nor told.
 
     Attributes:
         memory: Bytes: the least of the machine's memory and of every limit above the server.
         memory_source: Where that came from, for people: "cgroup v2 /system.slice/…", "MemTotal", "--memory".
         cpus: CPUs by count, affinity and quota.
-        storage: None when neither measured nor told.
-        wal_free: Free bytes on the volume of pg_wal; None when it cannot be seen.
+        wal_free: Free bytes on the volume of pg_wal.
     """
 
-    memory: int
-    cpus: int
+    memory: int | None = None
+    cpus: int | None = None
     memory_source: str = "told"
     cpus_source: str = "told"
     storage: Storage | None = None
@@ -258,7 +259,7 @@ class Pooler:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """
-    All that rules and checks look at. `host` is None for a remote server of which nothing was told.
+    All that rules and checks look at. `host` is None for a remote server of whose machine nothing was told.
     """
 
     server: Server

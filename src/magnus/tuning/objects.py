@@ -17,6 +17,7 @@ IDLE: Final = "idle_in_transaction_session_timeout"
 IDLE_MS: Final = 60_000
 STATEMENTS: Final = "pg_stat_statements"
 SLOW_LOG: Final = "slow_query_log"
+SLOW_PLANS: Final = "slow_query_plan"
 GROUPS: Final = ("extension", "roles", "slow-log")
 QUICK_WINS: Final[Mapping[str, str]] = {"quick-win-1": STATEMENTS, "quick-win-4": IDLE, "quick-win-5": SLOW_LOG}
 _PRELOAD: Final = "setting:shared_preload_libraries"
@@ -68,7 +69,7 @@ def _extension(server: Server, is_preload_planned: bool) -> Iterator[Change | Re
         sql=(f"CREATE EXTENSION {quoting.identifier(STATEMENTS)}",),
         undo=(f"DROP EXTENSION {quoting.identifier(STATEMENTS)}",),
         reason=f"which queries take the time of database {database}; {when}",
-        source="an extension is created in each database that reads it (PostgreSQL documentation F.32)",
+        source="an extension is created in each database that reads it (documentation, 'pg_stat_statements')",
         group="extension",
         quick_win=("quick-win-1",),
         needs=(_PRELOAD,) if is_preload_planned else (),
@@ -120,26 +121,28 @@ def _idle_timeout(role: Role, before: str | None) -> Change:
 
 
 def _slow_log(server: Server, script: str) -> Iterator[Change | Refusal]:
-    database = server.database
-    if SLOW_LOG in server.tables.get(database, frozenset()):
+    database, schema = server.database, server.schema
+    there = {name.rpartition(".")[2] for name in server.tables.get(database, frozenset())}
+    if SLOW_LOG in there:
         return
     if server.is_standby:
         yield Refusal(SLOW_LOG, "absent", "created", "a standby follows its primary", "plan on the primary", "slow-log")
         return
-    table = quoting.identifier(SLOW_LOG)
+    log, plans = (f"{quoting.identifier(schema)}.{quoting.identifier(name)}" for name in (SLOW_LOG, SLOW_PLANS))
     grants = tuple(
-        f"GRANT SELECT, INSERT, DELETE ON TABLE {table} TO {quoting.identifier(role.name)}"
+        f"GRANT {rights} ON TABLE {table} TO {quoting.identifier(role.name)}"
         for role in application_roles(server)
+        for rights, table in (("SELECT, INSERT, DELETE", log), ("SELECT, INSERT, UPDATE, DELETE", plans))
     )
     yield Change(
-        id=f"table:{SLOW_LOG}@{database}",
+        id=f"table:{schema}.{SLOW_LOG}@{database}",
         kind=Kind.TABLE,
-        name=SLOW_LOG,
+        name=f"{schema}.{SLOW_LOG}",
         database=database,
         before=None,
         after="created",
         sql=(script, *grants),
-        undo=(f"DROP TABLE {table}",),
+        undo=(f"DROP TABLE {log}", *(() if SLOW_PLANS in there else (f"DROP TABLE {plans}",))),
         reason="services write their slow queries here, from a connection of their own",
         source="bigint identity and timestamptz: neither overflows nor depends on a time zone",
         risk=Risk.LOW,

@@ -139,7 +139,8 @@ class _Selection:
 
     def takes(self, change: Change) -> bool:
         return not self._names or not self._names.isdisjoint({
-            *change.quick_win, change.group, change.name, change.id, change.id.partition("@")[0],
+            *change.quick_win, change.group, change.name, change.name.rpartition(".")[2], change.id,
+            change.id.partition("@")[0],
         })  # fmt: skip
 
     def takes_refusal(self, refusal: Refusal) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from magnus.errors import ConfigError
 from magnus.tuning import quoting
+from magnus.tuning.objects import STATEMENTS
 from magnus.tuning.rules import RULES
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def _monitor(name: str, server: Server) -> Iterator[Grant]:
     role, database = quoting.identifier(name), quoting.identifier(server.database)
     yield Grant(f"GRANT CONNECT ON DATABASE {database} TO {role}", "look into this database")
     yield Grant(f"GRANT pg_monitor TO {role}", "statistics, sizes and settings of everybody")
+    statements = server.extension(STATEMENTS)
+    schema = quoting.identifier((statements and statements.schema) or "public")
+    yield Grant(f"GRANT USAGE ON SCHEMA {schema} TO {role}", f"find {STATEMENTS} and the slow-query log")
     yield Grant(
         f"GRANT SELECT ON pg_catalog.pg_file_settings TO {role}", "errors in the files, values that wait for a restart"
     )
@@ -106,7 +110,7 @@ def _tuner(name: str, server: Server) -> Iterator[Grant]:
     )
     yield Grant(f"GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf() TO {role}", "bring them into force")
     yield Grant(f"GRANT pg_checkpoint TO {role}", "a checkpoint before a restart, so that it is short")
-    yield Grant(f"GRANT USAGE, CREATE ON SCHEMA public TO {role}", "the slow-query log's table")
+    yield Grant(f"GRANT CREATE ON SCHEMA public TO {role}", "the slow-query log's table")
 
 
 def script(kind: Kind, name: str, server: Server) -> str:

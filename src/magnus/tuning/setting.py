@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 LIST_SETTINGS: Final = frozenset({
     "DateStyle", "createrole_self_grant", "listen_addresses", "local_preload_libraries", "log_connections",
-    "log_destination", "restrict_nonsystem_relation_kind", "search_path", "session_preload_libraries",
+    "log_destination", "oauth_validator_libraries", "output_plugin_libraries", "restrict_nonsystem_relation_kind",
+    "search_path", "session_preload_libraries",
     "shared_preload_libraries", "synchronous_standby_names", "synchronized_standby_slots", "temp_tablespaces",
     "unix_socket_directories", "wal_consistency_checking", "debug_io_direct",
 })  # fmt: skip

@@ -33,7 +33,7 @@ def kind_of(latency: float) -> Storage:
     return Storage.SSD if latency < FAST else Storage.HDD
 
 
-def measure(folder: Path, *, reads: int = _READS, seed: int = 0) -> float | None:
+def measure(folder: Path) -> float | None:
     """
     Return the median seconds of a random read of 8 kB from the database files in a data folder, past the page cache.
 
@@ -43,9 +43,11 @@ def measure(folder: Path, *, reads: int = _READS, seed: int = 0) -> float | None
     blocks = list(_blocks(folder / "base"))
     if sum(count for _, count in blocks) * _BLOCK < _LEAST:
         return None
-    chosen = random.Random(seed).choices(blocks, weights=[count for _, count in blocks], k=reads)  # noqa: S311
-    taken = [found for path, count in chosen if (found := _timed(path, random.Random(seed + count), count)) is not None]  # noqa: S311
-    return statistics.median(taken) if len(taken) >= reads // 2 else None
+    chance = random.Random()  # noqa: S311  # other places each time: what was just read is cached somewhere
+    chosen = chance.choices(blocks, weights=[count for _, count in blocks], k=_READS)
+    timed = (_timed(path, chance.randrange(count)) for path, count in chosen)
+    taken = [found for found in timed if found is not None]
+    return statistics.median(taken) if len(taken) >= _READS // 2 else None
 
 
 def _blocks(base: Path) -> Iterator[tuple[Path, int]]:
@@ -67,7 +69,7 @@ def _blocks(base: Path) -> Iterator[tuple[Path, int]]:
                 yield path, count
 
 
-def _timed(path: Path, chance: random.Random, count: int) -> float | None:
+def _timed(path: Path, block: int) -> float | None:
     direct = getattr(os, "O_DIRECT", None)
     if direct is None:
         return None
@@ -78,7 +80,7 @@ def _timed(path: Path, chance: random.Random, count: int) -> float | None:
     try:
         with mmap.mmap(-1, _BLOCK) as buffer:  # reads past the cache need memory on a page boundary
             begin = time.perf_counter()
-            read = os.preadv(descriptor, [buffer], chance.randrange(count) * _BLOCK)
+            read = os.preadv(descriptor, [buffer], block * _BLOCK)
             return time.perf_counter() - begin if read == _BLOCK else None
     except OSError:
         return None

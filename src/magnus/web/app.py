@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from magnus import health, logs
@@ -13,6 +14,7 @@ from magnus.config import DatabaseConfig
 from magnus.database import Database, set_database
 from magnus.observe import HealthCheckRecovered
 from magnus.web.health import health_router
+from magnus.web.metrics import metrics_router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -67,6 +69,22 @@ class Magnus:
 
     def stats(self) -> dict[str, Any]:
         return self.database.get_stats()
+
+    @cached_property
+    def metrics(self) -> APIRouter:
+        """
+        The route `GET /metrics` for Prometheus: `app.include_router(magnus.metrics)`. Needs the extra `prometheus`.
+
+        Raises:
+            ConfigError: prometheus_client is not installed.
+        """
+        from magnus.metrics import DatabaseCollector, EventCounts, Exposition, registry_of
+
+        events = EventCounts()
+        self._observers += (events,)
+        if self._database is not None:
+            self._database.add_observer(events)
+        return metrics_router(Exposition(registry_of(DatabaseCollector(lambda: self.database, events))).render)
 
     def begin_drain(self) -> None:
         """

@@ -134,7 +134,7 @@ def test_how_each_change_stands_is_seen():
     done = server(
         settings=values,
         extensions=MappingProxyType({"ava": (Extension("pg_stat_statements", "1.12"),)}),
-        tables=MappingProxyType({"ava": frozenset({"slow_query_log"})}),
+        tables=MappingProxyType({"ava": frozenset({"public.slow_query_log"})}),
         role_settings=(RoleSetting("app", None, "idle_in_transaction_session_timeout", "1min"),),
     )
     assert set(diff(plan, done).values()) == {State.DONE}
@@ -184,12 +184,12 @@ def test_every_change_has_reason_source_risk_undo_and_a_quick_win():
     [
         (("quick-win-1",), {"shared_preload_libraries", "pg_stat_statements"}),
         (("quick-win-4",), {"idle_in_transaction_session_timeout"}),
-        (("quick-win-5",), {"slow_query_log"}),
+        (("quick-win-5",), {"public.slow_query_log"}),
         (("quick-win-2", "quick-win-6"), set()),
-        (("quick-win-4,quick-win-5",), {"idle_in_transaction_session_timeout", "slow_query_log"}),
+        (("quick-win-4,quick-win-5",), {"idle_in_transaction_session_timeout", "public.slow_query_log"}),
         (("jit",), {"jit"}),
         (("setting:jit", " log_lock_waits "), {"jit", "log_lock_waits"}),
-        (("slow-log",), {"slow_query_log"}),
+        (("slow-log",), {"public.slow_query_log"}),
         (("extension:pg_stat_statements",), {"shared_preload_libraries", "pg_stat_statements"}),
         (("maintenance_work_mem",), {"maintenance_work_mem", "autovacuum_work_mem"}),
     ],
@@ -282,11 +282,22 @@ def test_the_slow_log_is_granted_to_the_applications():
     change = next(c for c in planned(roles=(Role("app"), Role('o"dd'))).changes if c.kind is Kind.TABLE)
     assert change.sql[0] == SCRIPT
     assert change.sql[1:] == (
-        'GRANT SELECT, INSERT, DELETE ON TABLE "slow_query_log" TO "app"',
-        'GRANT SELECT, INSERT, DELETE ON TABLE "slow_query_log" TO "o""dd"',
+        'GRANT SELECT, INSERT, DELETE ON TABLE "public"."slow_query_log" TO "app"',
+        'GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE "public"."slow_query_plan" TO "app"',
+        'GRANT SELECT, INSERT, DELETE ON TABLE "public"."slow_query_log" TO "o""dd"',
+        'GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE "public"."slow_query_plan" TO "o""dd"',
     )
-    there = planned(tables=MappingProxyType({"ava": frozenset({"slow_query_log"})}))
+    assert change.undo == ('DROP TABLE "public"."slow_query_log"', 'DROP TABLE "public"."slow_query_plan"')
+    there = planned(tables=MappingProxyType({"ava": frozenset({"other.slow_query_log"})}))
     assert not [c for c in there.changes if c.kind is Kind.TABLE]
+
+
+def test_a_table_that_was_there_is_not_dropped_by_undo():
+    """Plans of an older log stay."""
+    found = planned(tables=MappingProxyType({"ava": frozenset({"public.slow_query_plan"})}), schema="audit")
+    change = next(c for c in found.changes if c.kind is Kind.TABLE)
+    assert change.undo == ('DROP TABLE "audit"."slow_query_log"',)
+    assert change.id == "table:audit.slow_query_log@ava"
 
 
 def test_versions_and_builds_differ():
@@ -339,6 +350,18 @@ def test_dangerous_values_for_all_sessions_are_named():
     """statement_timeout for the server kills migrations and reports; it is said, not silently undone."""
     plan = planned(settings={"statement_timeout": "30s", "transaction_timeout": "60s"})
     assert {"statement_timeout", "transaction_timeout"} <= set(refused(plan))
+
+
+def test_what_was_told_of_a_machine_counts_without_the_rest():
+    """Storage and CPUs need no memory; memory needs no CPUs."""
+    no_memory = planned(machine=replace(host(cpus=16), memory=None))
+    assert by_name(no_memory)["random_page_cost"] == "1.1"
+    assert by_name(no_memory)["max_parallel_workers"] == "16"
+    assert "shared_buffers" not in by_name(no_memory)
+    assert any("--memory" in warning and "--cpus" not in warning for warning in no_memory.warnings)
+    no_cpus = planned(machine=replace(host(), cpus=None))
+    assert by_name(no_cpus)["shared_buffers"] == "2GB"
+    assert "max_parallel_workers" in refused(no_cpus)
 
 
 def test_many_sessions_are_an_argument_for_a_pooler():
