@@ -76,6 +76,7 @@ def _app() -> App:
     app.command(lanes)
     app.command(check)
     app.command(explain)
+    app.command(indexes)
     app.command(plan)
     app.command(role)
     app.command(top)
@@ -155,6 +156,25 @@ def check(
         return _carry_out("check", command.listing, shared)
     asked = command.Asked(tuple(only or ()), tuple(ignore or ()), str(fail_on), memory)
     return _carry_out("check", lambda: asyncio.run(command.check(shared.dsn, os.environ, asked)), shared)
+
+
+def indexes(
+    *,
+    statements: Annotated[int, Parameter(help="How many of the slowest statements to look at.")] = 50,
+    out: Annotated[Path | None, Parameter(help="Save a plan here, for magnus apply.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Say which indexes are missing, invalid, doubled or unused. Changes nothing.
+
+    The slowest statements are planned, never run. Indexes to make get names that begin with magnus_; only such ones are
+    ever proposed to be dropped, everything else is for you to decide.
+
+    Example: magnus -d service=ava-prod indexes --out plan.json
+    """
+    from magnus.cli.indexes import indexes as call
+
+    return _carry_out("indexes", lambda: asyncio.run(call(shared.dsn, os.environ, most=statements, out=out)), shared)
 
 
 def explain(code: str | None = None, /, *, shared: FromShared) -> int:

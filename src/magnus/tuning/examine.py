@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import asyncpg
 
 from magnus.config import DatabaseConfig
 from magnus.tuning import collect, host, reading
@@ -19,13 +16,14 @@ from magnus.tuning.planner import make_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import asyncpg
+
     from magnus.tuning.checks import Row
     from magnus.tuning.collect import Session
     from magnus.tuning.facts import Server
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
-_GOODBYE: Final = 2.0
 _ELSEWHERE: Final = "the server's process is not on this machine"
 
 
@@ -48,15 +46,13 @@ async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | 
     try:
         return await _examine(con, config, memory)
     finally:
-        # Closing politely needs an answer from a server that may have gone away meanwhile.
-        with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await con.close(timeout=_GOODBYE)
+        await collect.close(con)
 
 
 async def _examine(con: Connection, config: DatabaseConfig, memory: int | None) -> Snapshot:
     found = await reading.read(con)
     server, session = await collect.read_server(con)
-    is_here = host.is_process_here(host.read_text, session.pid, session.client_port)
+    is_here = session.is_direct and host.is_process_here(host.read_text, session.pid, session.client_port)
     machine = _machine(server, session, memory, is_here=is_here)
     more: dict[str, tuple[Row, ...] | Missing] = {
         "host": _host(machine),

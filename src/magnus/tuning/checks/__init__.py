@@ -17,9 +17,10 @@ from magnus.tuning.checks import (
     vacuum,
     wal,
 )
+from magnus.tuning.checks._fixes import index_name
 from magnus.tuning.checks._model import Check, Finding, Result, Severity, State, Verdict, run
 from magnus.tuning.checks._snapshot import Missing, Snapshot, Unseen
-from magnus.tuning.checks.indexes import to_describe
+from magnus.tuning.checks.indexes import by_table, is_covered, redundant, to_describe, unused_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +39,15 @@ __all__ = [
     "State",
     "Unseen",
     "Verdict",
+    "by_table",
     "handbook",
+    "index_name",
+    "is_covered",
+    "redundant",
     "run",
     "select",
     "to_describe",
+    "unused_candidates",
 ]
 
 GROUPS: Final = {
