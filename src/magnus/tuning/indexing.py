@@ -252,7 +252,7 @@ def _comparison(condition: str, alias: str) -> tuple[str, str]:
     owner = re.escape(_written(alias))
     column = rf"\(?{owner}\.({_IDENTIFIER})\)?(?:::text)?"
     found = re.match(rf"{column} (IS NULL|=|<=|>=|<|>)( |$)(.*)", condition)
-    if found is None or re.search(rf"(?<![\w\"]){owner}\.", found[4]):
+    if found is None or re.search(rf"(?<![\w\"]){owner}\.", re.sub(r"'(?:[^']|'')*'", "''", found[4])):
         return "", ""
     return _name(found[1]), found[2]
 
@@ -372,7 +372,8 @@ def judged(proposal: Proposal) -> str:
     Say how a proposal was judged.
     """
     if proposal.costs is None:
-        return "judged from plans and statistics: HypoPG is not installed, so the planner was not asked"
+        why = "it knows no partitioned tables" if proposal.leaves else "it is not installed"
+        return f"judged from plans and statistics, without HypoPG ({why}): the planner was not asked"
     before, after = proposal.costs
     return f"the planner's cost falls from {before:,.0f} to {after:,.0f} (HypoPG; a cost, no time)"
 
