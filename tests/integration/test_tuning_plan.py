@@ -227,7 +227,10 @@ async def test_behind_a_tunnel_the_machine_is_asked_for(tcp_dsn, server):
         dsn = tcp_dsn.replace(f":{server.port}/", f":{port}/")
         out = (await asyncio.to_thread(magnus, "plan", "-d", f"{dsn}?sslmode=disable", "--storage", "ssd")).stdout
     assert "memory not known, CPUs not known, ssd (--storage)" in out
-    assert "warning: the server was not found on this machine, so what it may use is not known: tell it with --memory" in out
+    assert (
+        "warning: the server was not found on this machine, so what it may use is not known: tell it with --memory"
+        in out
+    )
     assert "random_page_cost" in out
     assert "shared_buffers  128MB stays" in out
     assert "memory proof" not in out
