@@ -76,7 +76,8 @@ class Retry(Event):
 @dataclass(frozen=True, slots=True)
 class QueryTimedOut(Event):
     """
-    A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, no bind values.
+    A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, without
+    constants and bind values.
     """
 
     name: ClassVar[str] = "query_timeout"

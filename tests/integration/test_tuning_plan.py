@@ -239,28 +239,27 @@ async def test_behind_a_tunnel_the_machine_is_asked_for(tcp_dsn, server):
 @pytest.fixture
 def standby(bare, tmp_path):
     """
-    The DSN of a streaming standby of `bare`.
+    The DSN of a streaming standby of `bare`, made by a copy at rest.
     """
     programs = Path(f"/proc/{bare.pid}/exe").resolve().parent
     account = server_account()
-    folder = tmp_path if not account.is_other else bare.folder
-    data, port = folder / "standby", bare.port + 1
+    data = (bare.folder if account.is_other else tmp_path) / "standby"
 
-    def run(program: str, *arguments: str | Path) -> None:
-        subprocess.run(
-            [programs / program, *arguments], check=True, capture_output=True, timeout=120, cwd="/",
-            **account.spawn_arguments(),
-        )  # fmt: skip
+    def run(*command: str | Path) -> None:
+        subprocess.run(command, check=True, capture_output=True, timeout=120, cwd="/", **account.spawn_arguments())
 
-    place = ("-h", bare.socket_folder, "-p", str(bare.port), "-U", "postgres")
-    if account.is_other:
-        data.mkdir()
-        account.own(data, 0o700)
-    run("pg_basebackup", "-D", data, *place, "-R", "-X", "stream", "-c", "fast")
-    options = f"-p {port} -k {bare.socket_folder} -c cluster_name=reserve -c listen_addresses="
-    run("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+    bare.stop_blocking()
+    data.mkdir()
+    account.own(data, 0o700)
+    run("cp", "-a", f"{bare.data}/.", data)
+    bare.start_blocking()
+    primary = f"host={bare.socket_folder} port={bare.port} user=postgres application_name=reserve"
+    run("sh", "-c", f"echo \"primary_conninfo = '{primary}'\" >> {data}/postgresql.conf; touch {data}/standby.signal")
+    port = bare.port + 1
+    options = f"-p {port} -k {bare.socket_folder} -c listen_addresses="
+    run(programs / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
     yield f"postgresql://postgres@/postgres?host={bare.socket_folder}&port={port}"
-    run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+    run(programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
 
 
 async def test_standbys_are_seen_from_both_ends(bare, standby):

@@ -81,6 +81,7 @@ def _app() -> App:
     app.command(role)
     app.command(top)
     app.command(activity)
+    app.command(dashboard)
     slow_app = App(name="slow", help="Show what was slow: the slow-query log, grouped, with a trend.")
     slow_app.default(slow)
     slow_app.command(install)
@@ -257,9 +258,9 @@ def top(
     from magnus.insight import ORDERS
 
     _one_of("--order", order, ORDERS)
-    seconds = _span("--interval", interval)
+    seconds, most = _span("--interval", interval), _positive("--limit", limit)
     return _watch(
-        "top", lambda con: module.frames(con, order=order, limit=_positive("--limit", limit), interval=seconds), shared,
+        "top", lambda con: module.frames(con, order=order, limit=most, interval=seconds), shared,
         is_live=seconds is not None,
     )  # fmt: skip
 
@@ -288,6 +289,29 @@ def activity(
         "activity", lambda con: module.frames(con, show_idle=idle, interval=seconds), shared,
         is_live=seconds is not None,
     )  # fmt: skip
+
+
+def dashboard(
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on, 0 for a free one.")] = 8765,
+    token: Annotated[
+        str | None,
+        Parameter(
+            env_var="MAGNUS_DASHBOARD_TOKEN",
+            help="Who may look. On 127.0.0.1 nobody needs one; elsewhere one is made and shown.",
+        ),
+    ] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Show a server on a web page, live: statements, sessions, locks, plans, slow log. It changes nothing.
+
+    Example: magnus --dsn service=ava dashboard --port 9000
+    """
+    from magnus.cli.dashboard import serve as call
+
+    return _carry_out("dashboard", lambda: call(shared.dsn, os.environ, host=host, port=port, token=token), shared)
 
 
 def slow(

@@ -87,6 +87,7 @@ class SlowLog:
         self._prune_at = 0.0
         self._retry_at = 0.0
         self._failures = 0
+        self._in_hand = 0
         self._broken_at: float | None = None
         self._state = "events" if config.slow_log == "events" else "table"
         self._wake = asyncio.Event()
@@ -176,14 +177,15 @@ class SlowLog:
 
     def snapshot(self) -> dict[str, Any]:
         """
-        Return the log's figures, ready for JSON; `left_out` are the 20 fingerprints that miss most rows.
+        Return the log's figures, ready for JSON; `waiting` are rows that are not in the table yet, `left_out` the 20
+        fingerprints that miss most rows.
         """
         self._note_left_out()
         most = sorted(self._left_out.items(), key=lambda item: -item[1])[:_TOP]
         return {
             "state": self._state,
             "written": self.written,
-            "waiting": len(self._buffer),
+            "waiting": len(self._buffer) + self._in_hand,
             "capped": self._buffer.capped,
             "dropped": self._buffer.dropped,
             "left_out": dict(most),
@@ -227,6 +229,7 @@ class SlowLog:
         Write one batch. False: not now, and at the end never.
         """
         taken = self._buffer.take(_BATCH)
+        self._in_hand = len(taken)
         is_done = False
         try:
             await self._put(taken)
@@ -240,6 +243,7 @@ class SlowLog:
                 self._buffer.dropped += len(taken)
                 self._count(taken)
         finally:
+            self._in_hand = 0
             if not is_done:
                 self._buffer.put_back(taken)
         if is_done:
