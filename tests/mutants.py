@@ -60,6 +60,10 @@ def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -
     return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
 
+def checks(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
+
+
 MUTANTS = (
     lanes(
         "Caps are nested: a lane counts against every lane above it",
@@ -473,6 +477,71 @@ MUTANTS = (
         "A deadlock's tree ends", "insight/activity.py",
         "for other in waiting[session.pid] if other.pid not in placed", "for other in waiting[session.pid]",
         "unit/insight/test_activity.py::test_a_deadlock_is_shown_once",
+    ),
+    checks(
+        "What was not seen is unknown, never ok", "tuning/checks/_model.py",
+        "State.UNKNOWN if verdict.missing else State.OK", "State.OK",
+        "unit/tuning/test_checks.py::test_what_was_not_seen_is_unknown",
+    ),
+    checks(
+        "Use is judged on old statistics only", "tuning/checks/_snapshot.py",
+        "if age < days * DAY:", "if False:",
+        "unit/tuning/test_checks.py::test_what_was_not_seen_is_unknown",
+    ),
+    checks(
+        "An index that more than speed depends on is not proposed to be dropped", "tuning/checks/indexes.py",
+        "others = () if _is_bound(row) else (", "others = (",
+        "unit/tuning/test_checks.py::test_a_check_stays_quiet",
+    ),
+    checks(
+        "What a standby may use is not called unused", "tuning/checks/indexes.py",
+        "if idle and standbys:", "if False:",
+        "unit/tuning/test_checks.py::test_what_was_not_seen_is_unknown",
+    ),
+    checks(
+        "An index that is being built is not called broken", "tuning/checks/indexes.py",
+        'if row["oid"] in building or row["table_oid"] in building:', "if False:",
+        "unit/tuning/test_checks.py::test_a_check_stays_quiet",
+    ),
+    checks(
+        "The undo of a setting is the value that was there", "tuning/checks/_fixes.py",
+        "setting.text if is_in_file else None", "None",
+        "unit/tuning/test_checks.py::test_undo_brings_back_what_was_set_and_not_the_default",
+    ),
+    checks(
+        "A name cannot steer the terminal", "cli/check.py",
+        "char if char.isprintable() else", "char if char else",
+        "unit/tuning/test_check_output.py::test_text_has_the_verdicts_first_and_an_action_for_each_finding",
+    ),
+    checks(
+        "The checks read in one read-only snapshot", "tuning/reading.py",
+        'con.transaction(isolation="repeatable_read", readonly=True)', "con.transaction()",
+        "integration/test_check.py::test_it_changes_nothing_and_locks_nothing_above_access_share",
+    ),
+    checks(
+        "The checks wait for no lock", "tuning/reading.py",
+        'f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}",', "",
+        "integration/test_check.py::test_it_changes_nothing_and_locks_nothing_above_access_share",
+    ),
+    checks(
+        "The checks call no function or operator of a user's", "tuning/reading.py",
+        '"SET LOCAL search_path = pg_catalog",', "",
+        "integration/test_check.py::test_a_users_own_functions_and_operators_are_never_called",
+    ),
+    checks(
+        "Locks on sequences are given back", "tuning/reading.py",
+        "_BATCH: Final = 200", "_BATCH: Final = 10**9",
+        "integration/test_check.py::test_locks_on_sequences_are_given_back",
+    ),
+    checks(
+        "Only an index of ours is proposed to be dropped", "tuning/indexing.py",
+        "return name.startswith(OURS)", "return bool(name)",
+        "integration/test_indexes.py::test_only_an_index_of_ours_is_proposed_to_be_dropped",
+    ),
+    checks(
+        "Equality comes before sort and bounds", "tuning/indexing.py",
+        "return (*equal, *rest)[:_MOST_COLUMNS]", "return (*rest, *equal)[:_MOST_COLUMNS]",
+        "unit/tuning/test_indexing.py::test_the_columns_of_an_index_and_their_order",
     ),
 )  # fmt: skip
 

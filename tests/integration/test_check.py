@@ -600,6 +600,23 @@ async def test_it_changes_nothing_and_locks_nothing_above_access_share(dsn):
     assert "SET LOCAL lock_timeout = 100" in statements
 
 
+async def test_locks_on_sequences_are_given_back(dsn):
+    """As many at once as there are sequences could exhaust the lock table for everybody: a batch at most is held."""
+    async with connected(dsn) as con:
+        for part in range(10):
+            await con.execute(";".join(f"CREATE SEQUENCE s{part}_{number}" for number in range(50)))
+    most = 0
+    async with connected(dsn) as reader, connected(dsn) as watcher:
+        pid = reader.get_server_pid()
+        task = asyncio.create_task(reading.read(reader))
+        while not task.done():
+            count = "SELECT count(*) FROM pg_locks WHERE pid = $1 AND relation > 16383"
+            most = max(most, await watcher.fetchval(count, pid))
+        seen = await task
+    assert len(seen.rows("sequence_values")) == 500
+    assert most < 300  # a batch, and a view or two
+
+
 async def test_a_users_own_functions_and_operators_are_never_called(dsn):
     """A table owner may leave an operator of the same name on the search path; ours is pg_catalog alone."""
     async with connected(dsn) as con:
