@@ -17,10 +17,11 @@ from magnus._beside import Questions
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
-from magnus._execution import Execution, Terms
+from magnus._execution import Execution
 from magnus._figures import QueryStats, pool_figures
 from magnus._learning import Learner
 from magnus._statements import Statements
+from magnus._terms import Terms
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
@@ -32,7 +33,7 @@ from magnus.slowlog import SlowLog
 from magnus.transaction import Transaction, on_lease
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     import asyncpg
@@ -409,7 +410,7 @@ class Database(Statements):
         pool = self._open_pool()
         wanted = self._terms.limits[lane].server
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
-        pool.hold(lease)
+        pool.hold(lease, inside=2)
         return Execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
@@ -419,27 +420,51 @@ class Database(Statements):
         execution.asked_at = span.started
         return Connection(execution)
 
-    async def _begin(
+    def _begin(
         self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
-    ) -> Execution:
+    ) -> Awaitable[Execution]:
         terms = self._terms
         lane, is_named, now = lanes.resolve(priority), lanes.is_named(priority), terms.now()
         deadline = window(terms.transaction_limits[lane], timeout, now=now).deadline
-        wait = window(terms.limits[lane], None, now=now, until=deadline).deadline
+        wait = min(now + terms.limits[lane].client, deadline)
+        begin = partial(Execution.begin, mode=mode, timeout=timeout, deadline=deadline)
+        return self._begun(begin, lane, now, wait, is_named=is_named)
 
-        async def attempt(_: Progress) -> Execution:
-            execution = await self._lend(lane, wait, is_named=is_named)
+    async def _begun(
+        self,
+        begin: Callable[[Execution], Awaitable[None]],
+        lane: QueryPriority,
+        now: float,
+        wait: float,
+        *,
+        is_named: bool,
+        is_last: bool = False,
+    ) -> Execution:
+        """
+        Take a lease and `begin` on it; again while that is safe, unless this is the last attempt.
+        """
+        execution: Execution | None = None
+        is_begun = False
+        try:
+            pool, terms = self._open_pool(), self._terms
+            lease = await pool.acquire(lane, wait, is_named=is_named, wanted=terms.limits[lane].server)
+            pool.hold(lease, inside=2)
+            execution = Execution(pool, lease, terms)
             execution.asked_at = now
-            is_begun = False
-            try:
-                await execution.begin(mode, timeout, deadline=deadline)
-                is_begun = True
-            finally:
-                if not is_begun:
-                    await execution.give_back()
+            await begin(execution)
+            is_begun = True
+        except Exception as error:
+            delay = None if is_last else self._retrier.delay(error, 1, wait, is_sent=False)
+            if delay is None:
+                raise
+        finally:
+            if execution is not None and not is_begun:
+                await execution.give_back()
+        if is_begun and execution is not None:
             return execution
-
-        return await self._retrier.run(attempt, Progress(), deadline=wait)
+        await self._clock.sleep(delay or 0.0)
+        again = partial(self._begun, begin, lane, now, wait, is_named=is_named, is_last=True)
+        return await self._retrier.run(lambda _: again(), Progress(), deadline=wait, failed=1)
 
 
 # --- the process-wide database ---------------------------------------------------------------------------------------

@@ -124,27 +124,28 @@ class SessionLimit:
     whatever it is. A SET statement_timeout of the user's own is left standing until the limit has to change.
 
     Invariant: `present` is what SHOW would answer, or the unknown, unless the user SET the value.
+
+    Attributes:
+        present: The value in force while nothing is known to have ended the transaction; the unknown equals nothing.
+        is_changed: It is not only the startup value that is in force.
     """
 
-    __slots__ = ("_local", "_session")
+    __slots__ = ("_local", "_session", "is_changed", "present")
 
     def __init__(self) -> None:
-        self._session: float | None = STARTUP
-        self._local: float | None = _NO_LOCAL
+        self._put(STARTUP, _NO_LOCAL)
 
-    @property
-    def present(self) -> float | None:
-        """
-        The value in force while nothing is known to have ended the transaction; the unknown equals nothing.
-        """
-        return self._session if self._local is _NO_LOCAL else self._local
+    def _put(self, session: float | None, local: float | None) -> None:
+        self._session, self._local = session, local
+        self.present = session if local is _NO_LOCAL else local
+        self.is_changed = session is not STARTUP or local is not _NO_LOCAL
 
     def change(self, wanted: float | None, *, is_in_transaction: bool) -> str | None:
         """
         Return the SQL that brings `wanted` into force, or None when it is; the caller reports with `changed`.
         """
         if not is_in_transaction:
-            self._local = _NO_LOCAL
+            self._put(self._session, _NO_LOCAL)
         if self.present == wanted:
             return None
         return f"SET {'LOCAL ' if is_in_transaction else ''}statement_timeout TO {_value(wanted)}"
@@ -154,19 +155,19 @@ class SessionLimit:
         Take note that `value` came into force.
         """
         if is_in_transaction:
-            self._local = value
+            self._put(self._session, value)
         else:
-            self._session = value
-            self._local = _NO_LOCAL
+            self._put(value, _NO_LOCAL)
 
     def heard(self, text: str) -> None:
         """
         Take note of a user's text that was sent: it may have put other values into force.
         """
-        is_changed = self._session is not STARTUP or self._local is not _NO_LOCAL
-        if is_changed and _UNSETTLES.search(text):
-            self._session = self._session if self._session is STARTUP else _UNKNOWN
-            self._local = self._local if self._local is _NO_LOCAL else _UNKNOWN
+        if self.is_changed and _UNSETTLES.search(text):
+            self._put(
+                self._session if self._session is STARTUP else _UNKNOWN,
+                self._local if self._local is _NO_LOCAL else _UNKNOWN,
+            )
 
     def mark(self) -> float | None:
         """
@@ -178,19 +179,19 @@ class SessionLimit:
         """
         Take note that a savepoint was rolled back: what was SET LOCAL since its `mark` is undone.
         """
-        self._local = mark
+        self._put(self._session, mark)
 
     def reset(self) -> None:
         """
         Take note that RESET ALL was run.
         """
-        self._session, self._local = STARTUP, _NO_LOCAL
+        self._put(STARTUP, _NO_LOCAL)
 
     def ended(self) -> None:
         """
         Take note that the transaction is over, and with it everything that was SET LOCAL.
         """
-        self._local = _NO_LOCAL
+        self._put(self._session, _NO_LOCAL)
 
 
 _UNKNOWN: Final = math.nan
