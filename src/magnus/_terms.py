@@ -33,6 +33,7 @@ class Terms:
 
     Attributes:
         limits: By lane.
+        reading: The same, for statements that run READ ONLY.
         startup_limit: The session's own statement_timeout, seconds.
         transaction_limits: Of a whole transaction, by the lane it runs in.
         stats: Where statements are counted.
@@ -47,6 +48,7 @@ class Terms:
     """
 
     limits: Mapping[QueryPriority, LaneLimit]
+    reading: Mapping[QueryPriority, LaneLimit]
     startup_limit: float
     transaction_limits: Mapping[QueryPriority, LaneLimit]
     stats: QueryStats
@@ -70,7 +72,10 @@ class Terms:
             for longest in [max(config.transaction_timeout, limit.client)]
         }
         now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
-        return cls(limits, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others)
+        reading = {lane: limit.reading for lane, limit in limits.items()}
+        return cls(
+            limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
+        )
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """

@@ -82,7 +82,7 @@ def test_a_switch_that_is_neither_is_refused():
 def test_the_documented_table_is_the_computed_one():
     """Caps and reserves of five sizes, as printed in the docs."""
     config = DatabaseConfig()
-    lines = [line for line in DOC.read_text().splitlines() if line.startswith("| ") and "/" in line]
+    lines = [line for line in DOC.read_text().splitlines() if line.startswith("| ") and " / " in line]
     sizes = {size: lane_table(size, wait_targets=config.wait_targets()) for size in (1, 2, 5, 10, 30)}
     expected = []
     for rank, lane in enumerate(LANES):

@@ -29,7 +29,7 @@ _CREDENTIAL: Final = re.compile(
     r"|://[^\s/]*:[^\s/]*@|(?:password|secret|token|api_?key)\s*[=:]|^(?=\S*\d)(?=\S*[A-Za-z])[\w+/=.~-]{32,}$",
     re.IGNORECASE,
 )
-_PLAIN: Final = (int, float, Decimal, date, datetime, time, timedelta)
+_PLAIN: Final = (str, UUID, int, float, Decimal, date, datetime, time, timedelta)
 
 
 def shown(text: str, values: Sequence[Any], rules: Sequence[re.Pattern[str]]) -> str:
@@ -47,7 +47,7 @@ def _shown(value: object, rules: Sequence[re.Pattern[str]]) -> object:
         return value
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
-    if not isinstance(value, str | UUID | _PLAIN):
+    if not isinstance(value, _PLAIN):
         size = f" of {len(value)}" if isinstance(value, list | tuple | dict | set) else ""
         return f"<{type(value).__name__}{size}>"
     written = str(value)
