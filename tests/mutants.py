@@ -270,12 +270,18 @@ MUTANTS = (
     Mutant(
         "Statements made wrong by a change of the schema are dropped on every connection",
         "src/magnus/_driver_fast.py", "self._drop_global_statement_cache()  #", "self._drop_local_statement_cache()  #",
-        ("tests/integration/test_fast_statements.py::test_a_changed_table_is_prepared_anew_on_the_siblings_too",),
+        ("tests/unit/test_driver_fast.py::test_a_statement_that_became_wrong_is_dropped_everywhere_and_run_anew",),
+    ),
+    Mutant(
+        "A statement that the server has run is not run twice",
+        "src/magnus/_driver_fast.py", "await self.reload_schema_state()\n            raise error",
+        "await self.reload_schema_state()\n            return",
+        ("tests/unit/test_driver_fast.py::test_a_type_that_became_wrong_is_an_error_and_is_read_anew",),
     ),
     Mutant(
         "In a transaction nothing is prepared anew behind the caller's back",
         "src/magnus/_driver_fast.py", "if self._protocol.is_in_transaction():\n            raise error", "",
-        ("tests/integration/test_fast_statements.py::test_a_changed_table_is_prepared_anew",),
+        ("tests/unit/test_driver_fast.py::test_inside_a_transaction_nothing_is_run_anew",),
     ),
     shell(
         "A cancelled waiter tells the pool", "_pool.py",
