@@ -232,6 +232,57 @@ MUTANTS = (
         "now < slot.expires or now < self._next_expiry", "now < slot.expires",
         "test_old_connections_are_replaced_one_by_one",
     ),
+    state(
+        "An idle session that has the wanted limit goes first",
+        "return next(reversed(self._idle_by.get(wanted) or self._idle))", "return next(reversed(self._idle))",
+        "test_an_idle_session_that_has_the_limit_goes_first",
+    ),
+    state(
+        "A hand-off changes connections where that saves a round trip",
+        "if better and slot.state is State.ACQUIRED:", "if False:",
+        "test_a_waiter_gets_the_idle_session_that_has_its_limit_and_the_released_one_takes_its_place",
+    ),
+    state(
+        "Limits of idle sessions are not remembered for ever",
+        "if len(self._idle_by) >= _KINDS:", "if False:",
+        "test_many_different_limits_are_not_remembered_for_ever",
+    ),
+    shell(
+        "A waiter that is given an idle connection looks at it first", "_pool.py",
+        "(waiter is not None and not waiter.was_idle)", "waiter is not None",
+        "test_pool_connections.py::test_a_waiter_that_is_given_an_idle_connection_looks_at_it_first",
+    ),
+    shell(
+        "What must not be cancelled is cut, its task left alone", "_sweep.py",
+        "if watch.cut is None:", "if True:",
+        "test_sweep.py::test_what_must_not_be_cancelled_is_cut_when_it_is_overdue",
+    ),
+    shell(
+        "A cut holds for one use of a watch", "_slots.py",
+        "cut, self.cut = self.cut, None", "cut = self.cut",
+        "test_sweep.py::test_after_a_cut_the_watch_is_as_new",
+    ),
+    Mutant(
+        "COMMIT is deaf to the cancellation of its caller",
+        "src/magnus/_commit.py", "yield None if future is None else _Deaf(future)", "yield from future or iter([None])",
+        ("tests/unit/test_commit.py::test_a_cancellation_waits_for_the_answer",),
+    ),
+    Mutant(
+        "Statements made wrong by a change of the schema are dropped on every connection",
+        "src/magnus/_driver_fast.py", "self._drop_global_statement_cache()  #", "self._drop_local_statement_cache()  #",
+        ("tests/unit/test_driver_fast.py::test_a_statement_that_became_wrong_is_dropped_everywhere_and_run_anew",),
+    ),
+    Mutant(
+        "A statement that the server has run is not run twice",
+        "src/magnus/_driver_fast.py", "await self.reload_schema_state()\n            raise error",
+        "await self.reload_schema_state()\n            return",
+        ("tests/unit/test_driver_fast.py::test_a_type_that_became_wrong_is_an_error_and_is_read_anew",),
+    ),
+    Mutant(
+        "In a transaction nothing is prepared anew behind the caller's back",
+        "src/magnus/_driver_fast.py", "if self._protocol.is_in_transaction():\n            raise error", "",
+        ("tests/unit/test_driver_fast.py::test_inside_a_transaction_nothing_is_run_anew",),
+    ),
     shell(
         "A cancelled waiter tells the pool", "_pool.py",
         "                    self._apply(state.withdraw(waiter, self._now()))\n                    raise",

@@ -18,9 +18,10 @@ from magnus._beside import Questions
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
-from magnus._execution import Execution, Terms
+from magnus._execution import Execution
 from magnus._figures import QueryStats, pool_figures
 from magnus._learning import Learner
+from magnus._terms import Terms
 from magnus._units import Units
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
@@ -420,7 +421,7 @@ class Database(Units):
         pool = self._open_pool()
         wanted = self._terms.limits[lane].server
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
-        pool.hold(lease)
+        pool.hold(lease, inside=2)
         return Execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
