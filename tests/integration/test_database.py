@@ -438,6 +438,8 @@ async def test_a_warm_up_beyond_the_servers_slots_tells_why(dsn, server):
             dsn=server.dsn(user="limited", database=name), password="limited", min_pool_size=1, max_pool_size=10
         )
         async with Database(config, observers=[seen.append]) as db:
+            # The reading of the catalogue has a connection of its own, for a moment.
+            await until(lambda: asyncio.sleep(0, db._learner.knowledge.catalogue is not None))
             assert await db.warmup_pool(10) == 2  # one more is the control connection
     finally:
         await admin.execute("DROP ROLE limited")
