@@ -8,20 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
+from magnus import _commit
 from magnus._clock import MonotonicClock
+from magnus._driver import is_on_standby, is_read_only_by_default
+from magnus._normalise import normalised
 from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
+from magnus.lanes import current
 from magnus.observe import QueryTimedOut
-from magnus.session import PLAIN, LaneLimit, Window, lane_limits, plain_begin, server_limit, window
+from magnus.session import (
+    PLAIN,
+    LaneLimit,
+    ReadOnly,
+    Window,
+    lane_limits,
+    limit_of,
+    plain_begin,
+    server_limit,
+    window,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from magnus._clock import Clock
     from magnus._driver import Connection as RawConnection
@@ -52,6 +65,7 @@ class Terms:
 
     Attributes:
         limits: By lane.
+        reading: The same, for statements that run READ ONLY.
         startup_limit: The session's own statement_timeout, seconds.
         transaction_limits: Of a whole transaction, by the lane it runs in.
         stats: Where statements are counted.
@@ -60,10 +74,13 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
+        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
+            None where nobody listens.
         background: What goes on after its caller was answered.
     """
 
     limits: Mapping[QueryPriority, LaneLimit]
+    reading: Mapping[QueryPriority, LaneLimit]
     startup_limit: float
     transaction_limits: Mapping[QueryPriority, LaneLimit]
     stats: QueryStats
@@ -72,6 +89,7 @@ class Terms:
     make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
     knowledge: Knowledge | None
     now: Callable[[], float]
+    slow: Callable[..., None] | None = None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
@@ -86,7 +104,10 @@ class Terms:
             for longest in [max(config.transaction_timeout, limit.client)]
         }
         now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
-        return cls(limits, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others)
+        reading = {lane: limit.reading for lane, limit in limits.items()}
+        return cls(
+            limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
+        )
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """
@@ -96,6 +117,24 @@ class Terms:
         self.background.add(task)
         task.add_done_callback(self.background.discard)
         await asyncio.wait({task}, timeout=_GRACE)
+
+
+class _Step:
+    """
+    The time in which something runs on a lease; see `Execution.step`.
+    """
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, lease: Lease, text: str) -> None:
+        self._lease = lease
+        lease.text = text
+
+    def __enter__(self) -> None:
+        self._lease.steps += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._lease.steps += 1
 
 
 class Execution:
@@ -108,12 +147,16 @@ class Execution:
         mode: How the outermost of them began.
         is_released: The lease was given back; the connection is somebody else's.
         is_late: A statement was abandoned, and the server may still be at it.
+        asked_at: When the lease was asked for (monotonic seconds), 0.0 when nobody noted it.
+        attempts: Units of work that were begun for it, this one included.
         trace: What statements may have left in the session; None where it is reset whatever they did.
     """
 
     __slots__ = (
         "_lease",
         "_pool",
+        "asked_at",
+        "attempts",
         "deadline",
         "is_late",
         "is_released",
@@ -141,6 +184,8 @@ class Execution:
         self.mode = PLAIN
         self.is_released = False
         self.is_late = False
+        self.asked_at = 0.0
+        self.attempts = 1
 
     async def give_back(self, *, is_known: bool = True) -> None:
         """
@@ -159,19 +204,21 @@ class Execution:
         else:
             await self._pool.release(self._lease)
 
-    def check(self, name: str) -> RawConnection:
+    def check(self, name: str, kind: str = "Connection") -> RawConnection:
         """
-        Return the connection for a call of the user's.
+        Return the connection for a call of the user's: of the method `name` of a `kind`.
 
         Raises:
             asyncpg.InterfaceError: the lease was released, or the connection is closed.
         """
-        self.check_reclaimed()
+        if self._lease.reclaimed is not None:
+            raise self._lease.reclaimed
         if self.is_released:
-            raise asyncpg.InterfaceError(f"cannot call {name}(): connection has been released back to the pool")
-        if self.raw.is_closed():
-            raise asyncpg.InterfaceError(f"cannot call {name}(): connection is closed")
-        return self.raw
+            raise asyncpg.InterfaceError(f"cannot call {kind}.{name}(): connection has been released back to the pool")
+        raw = self.raw
+        if raw.is_closed():
+            raise asyncpg.InterfaceError(f"cannot call {kind}.{name}(): connection is closed")
+        return raw
 
     def check_reclaimed(self) -> None:
         """
@@ -190,21 +237,28 @@ class Execution:
         if self._lease.holding is not None:
             self._lease.holding.is_scoped = True
 
-    @contextmanager
-    def step(self, text: str) -> Iterator[None]:
+    def step(self, text: str) -> _Step:
         """
         Mark the lease as busy with `text`: it is not silent, and not taken back, while this lasts.
         """
-        lease = self._lease
-        lease.text = text
-        lease.steps += 1
-        try:
-            yield
-        finally:
-            lease.steps += 1
+        return _Step(self._lease, text)
 
     def window(self, timeout: float | None) -> Window:
-        return window(self.limit, timeout, now=self.terms.now(), until=self.deadline)
+        """
+        Return when a statement may run that is asked for now.
+        """
+        now, limit, until = self.terms.now(), self.limit, self.deadline
+        if timeout is None and (until is None or until - now >= limit.client) and current() is None:
+            return Window(now, now + limit.client, limit.client, limit.server)
+        return window(limit, timeout, now=now, until=until)
+
+    async def commit(self, last: str = "") -> None:
+        """
+        Commit what is open, within the limit of the lane or 10 s, with `last`; see `_commit.commit`.
+        """
+        limit, watch = max(_commit.COMMIT_LEAST, self.limit.client), self._lease.slot.watch
+        with self.step("COMMIT"):
+            await _commit.commit(self.raw, limit=limit, last=last, sweep=self._pool.sweep, watch=watch)
 
     async def settle(self, text: str, span: Window) -> None:
         """
@@ -218,8 +272,9 @@ class Execution:
         is_in_transaction = self.raw.is_in_transaction()
         sql = self.session.change(span.server, is_in_transaction=is_in_transaction)
         if sql is not None:
+            is_guarded = isinstance(span.server, ReadOnly) and is_read_only_by_default(self.raw)
             await self.send(sql, text, span)
-            self.session.changed(span.server, is_in_transaction=is_in_transaction)
+            self.session.changed(span.server, is_in_transaction=is_in_transaction, is_guarded=is_guarded)
 
     async def send(self, sql: str, text: str, span: Window) -> str:
         """
@@ -252,7 +307,8 @@ class Execution:
         lease.steps += 1  # odd: not silent, see `step`
         try:
             span = self.window(timeout)
-            await self.settle(text, span)
+            if self.session.present != span.server:
+                await self.settle(text, span)
             return await self.run(call, text, args, span, **options)
         finally:
             lease.steps += 1
@@ -267,14 +323,15 @@ class Execution:
             QueryTimeout: a limit was reached, the client's or the server's.
             Exception: the driver's own error, unwrapped.
         """
-        remaining = self._remaining(text, span)
+        terms, watch = self.terms, self._lease.slot.watch
+        sent = terms.now()
+        if sent >= span.deadline:
+            raise self.overtime(text, span)
         if self.trace is not None:
             self.trace.saw(text)
-        terms = self.terms
-        sent, watch = terms.now(), self._lease.slot.watch
-        is_successful = False
+        is_successful, result = False, None
         if call.__name__ not in SWEPT or not self._pool.sweep.enter(watch, span.deadline):
-            options["timeout"] = remaining
+            options["timeout"] = span.deadline - sent
         try:
             result = await call(*args, **options)
             is_successful = True
@@ -289,9 +346,19 @@ class Execution:
         finally:
             if "timeout" not in options:
                 watch.leave()
-            terms.stats.ran(terms.now() - sent, is_successful=is_successful)
+            seconds = terms.now() - sent
+            if terms.stats.ran(seconds, is_successful=is_successful):
+                self.was_slow(call.__name__, text, args, seconds, result)
             self.session.heard(text)
         return result
+
+    def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
+        """
+        Tell of a statement that was slow.
+        """
+        if self.terms.slow is not None:
+            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
+            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
 
     def _remaining(self, text: str, span: Window) -> float:
         remaining = span.deadline - self.terms.now()
@@ -315,8 +382,11 @@ class Execution:
             # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
             self.raw.terminate()
             return
-        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not self.mode.readonly:
+        is_read_only = self.mode.readonly or isinstance(span.server, ReadOnly)
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_read_only:
             self._pool.refused_write(self._lease)
+            if self.trace is not None:
+                self.trace.interrupted()  # whatever made the session read only, the next lease shall not find it
         if self.trace is not None and not isinstance(error, asyncpg.PostgresError):
             self.trace.interrupted()
         if self._is_limit(error, span, sent):
@@ -330,8 +400,8 @@ class Execution:
             return is_ours and _is_near(self.terms.now(), since=sent, limit=span.deadline - sent)
         if isinstance(error, asyncpg.QueryCanceledError):
             # An operator's cancel has the same code; the time tells them apart in every language of messages.
-            server = self.terms.startup_limit if span.server is None else span.server
-            limit = min(server, span.deadline - sent)
+            server = limit_of(span.server)
+            limit = min(self.terms.startup_limit if server is None else server, span.deadline - sent)
             is_cancel = "user request" in str(error)
             return not is_cancel and _is_near(self.terms.now(), since=sent, limit=limit)
         return False
@@ -343,7 +413,7 @@ class Execution:
         terms = self.terms
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
-        terms.notify(QueryTimedOut(lane, span.limit, elapsed, text[:_SHOWN]))
+        terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))
         return QueryTimeout(priority=lane, timeout=span.limit, elapsed=elapsed)
 
     # --- transactions
@@ -356,34 +426,43 @@ class Execution:
         span = window(terms.transaction_limits[self.lane], timeout, now=terms.now(), until=self.deadline)
         return span.deadline
 
-    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float) -> None:
+    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "") -> str:
         """
         Begin a transaction, with everything that is local to it, in one round trip, and bind statements to `deadline`.
 
-        A failure closes the connection: nobody knows whether the server began.
+        `first` goes with it and is shown to nobody; what the server said of it is returned. A failure that the server
+        did not answer closes the connection: nobody knows whether it began.
         """
-        lane, session = self.limit, self.session
-        statement = lane.server if lane.server != session.present else None
-        guard = server_limit(self.terms.transaction_limits[self.lane], timeout)
+        session, wanted = self.session, limit_of(self.limit.server)
+        statement = wanted if wanted != limit_of(session.present) else None
+        guard = limit_of(server_limit(self.terms.transaction_limits[self.lane], timeout))
         has_guard = self.raw.get_server_version().major >= _HAS_TRANSACTION_TIMEOUT
         guard = guard if has_guard else None
+        is_writing = session.begins() and not is_on_standby(self.raw)
         if mode is PLAIN:
-            text = plain_begin(statement, guard)
+            text = plain_begin(statement, guard, is_writing=is_writing)
         else:
-            text = mode.begin(statement_timeout=statement, transaction_timeout=guard)
+            text = mode.begin(statement_timeout=statement, transaction_timeout=guard, is_writing=is_writing)
             if self.trace is not None and any(name.lower() == "seed" for name in mode.settings):
                 self.trace.saw(text)  # the one setting whose effect outlives its transaction
         self.deadline = deadline
         self.mode = mode
-        is_begun = False
+        is_known = False
         try:
-            await self.send(text, text, self.window(None))
-            is_begun = True
+            tag = await self.send(f"{text}; {first}" if first else text, text, self.window(None))
+            is_known = True
+        except asyncpg.PostgresError:
+            # An answer: what came before it in the text, BEGIN at least, was carried out.
+            raw = self.raw
+            is_known = not raw.is_closed() and (not raw.is_in_transaction() or await _commit.rollback(raw))
+            raise
         finally:
-            if not is_begun:
+            if not is_known:
                 self.raw.terminate()
+        session.begun()
         if statement is not None:
             session.changed(statement, is_in_transaction=True)
+        return tag
 
     async def begin_savepoint(self, name: str, mode: TransactionMode, timeout: float | None) -> None:
         """

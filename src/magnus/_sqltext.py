@@ -82,6 +82,43 @@ def scan(sql: str) -> Scan:
     return Scan(tokens, "a quotation or comment that does not end")
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """
+    A token as it is written. `kind` is "word", "name" (quoted), "text", "number", "param", "mark", or "doubt" for what
+    nobody can read: then it is the last one, and its `text` is empty. `is_apart`: space or a comment stands before it.
+    """
+
+    kind: str
+    text: str
+    is_apart: bool
+
+
+def pieces(sql: str) -> Iterator[Piece]:
+    """
+    Yield the tokens of a text as they are written, comments left out. Never raises; in linear time.
+    """
+    match, pos, is_apart = _TOKEN.match, 0, False
+    while True:
+        found = match(sql, pos)
+        kind = "end" if found is None else found.lastgroup or "end"
+        if found is None or kind == "end":
+            return
+        is_apart = is_apart or found.start(kind) > pos
+        if kind == "comment":
+            pos, is_apart = _comment_end(sql, found.end()), True
+            if pos < 0:
+                yield Piece("doubt", "", is_apart)
+                return
+            continue
+        pos = found.end()
+        if kind == "open" or _doubt(found) is not None:
+            yield Piece("doubt", "", is_apart)
+            return
+        yield Piece(_KINDS.get(kind, kind), found[kind], is_apart)
+        is_apart = False
+
+
 def _doubt(found: re.Match[str]) -> str | None:
     if found["encoded"] is not None:
         return "a name written in codes"
@@ -92,6 +129,7 @@ def _doubt(found: re.Match[str]) -> str | None:
 
 
 _ENDLESS: Final = frozenset({"comment", "open"})
+_KINDS: Final = {"escaped": "text", "dollar": "text", "quoted": "name", "cast": "mark"}
 _SHORT: Final = {
     "escaped": "'", "text": "'", "dollar": "'", "encoded": '"', "param": "$", "number": "0", "cast": "::",
 }  # fmt: skip
@@ -127,6 +165,20 @@ def split(tokens: Tokens) -> Iterator[Tokens]:
             start = index + 1
     if len(tokens) > start:
         yield tokens[start:]
+
+
+_WHOLE: Final = frozenset({"delete", "insert", "merge", "select", "table", "update", "values", "with"})
+
+
+def is_whole(sql: str) -> bool:
+    """
+    Say whether a text sent by itself is certainly taken back as a whole when the server answers it with an error.
+
+    Not so several statements, which may commit between them, nor CALL and DO, whose procedures may.
+    """
+    read = scan(sql)
+    statements = list(split(read.tokens))
+    return read.doubt is None and len(statements) == 1 and statements[0][0] in _WHOLE
 
 
 def is_name(piece: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -15,7 +16,7 @@ from magnus.errors import ConfigError
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     Password = str | Callable[[], str | Awaitable[str]]
 
@@ -75,12 +76,22 @@ class DatabaseConfig:
         transaction_timeout: Limit of a whole transaction; a lane with a larger limit raises it.
         idle_in_transaction_session_timeout: After this the server ends a transaction that nobody works on.
         application_name: What the server shows of these sessions.
-        max_retries: Attempts of one unit of work, the first included.
+        max_retries: Attempts of one unit of work, the first included; the pauses between them must be shorter than
+            `command_timeout`.
         retry_delay: Upper bound of the first pause between attempts; the pause is drawn between 0 and the bound.
         retry_backoff: Factor by which that bound grows.
         health_check_interval: Between probes on the control connection.
         ready_grace: How long saturation may last before readiness says `pool_exhausted`.
-        slow_query_threshold: A statement that takes longer counts as slow.
+        slow_query_threshold: A statement that takes longer counts as slow, and is logged.
+        slow_log: "table": slow statements are rows of `slow_query_log`; "events": events instead; "off": only counted.
+        slow_log_create: Whether that table is made, or brought up to date, when it is first needed.
+        slow_log_rate: Rows a second, after a burst of five seconds' worth; what is over is only counted. 0: no limit.
+        slow_log_queue: Rows that wait to be written, while the database is away too; then the oldest go.
+        slow_log_days: Rows that are older are deleted, once an hour; 0: never.
+        slow_log_rows: Of more rows the oldest are deleted, once an hour; 0: never.
+        slow_log_plans: Whether the generic plan of each new fingerprint is kept in `slow_query_plan`.
+        slow_log_values: Whether bind values are logged; secrets among them are starred out as far as they are known.
+        slow_log_redact: Regular expressions; a bind value in which one is found is starred out.
         max_lifetime: A connection is replaced at this age at the latest, while a server answers.
         max_idle: A connection above `min_pool_size` that is idle for so long is closed.
         keepalive_interval: An idle connection is asked for a sign of life so often; 0: never.
@@ -116,6 +127,15 @@ class DatabaseConfig:
     health_check_interval: float = 5.0
     ready_grace: float = 15.0
     slow_query_threshold: float = 0.1
+    slow_log: str = "table"
+    slow_log_create: bool = True
+    slow_log_rate: float = 100.0
+    slow_log_queue: int = 10_000
+    slow_log_days: float = 14.0
+    slow_log_rows: int = 1_000_000
+    slow_log_plans: bool = True
+    slow_log_values: bool = False
+    slow_log_redact: Sequence[str] = ()
     max_lifetime: float = 1800.0
     max_idle: float = 600.0
     keepalive_interval: float = 60.0
@@ -142,15 +162,20 @@ class DatabaseConfig:
         for name, least_seconds in _DURATIONS.items():
             self._put(name, seconds(name, getattr(self, name), least=least_seconds))
         self._put("retry_backoff", _factor("retry_backoff", self.retry_backoff))
+        _check_pauses(self)
         _text("application_name", self.application_name)
-        if self.reset not in _RESETS:
-            raise ConfigError("reset", self.reset, f"must be one of {', '.join(_RESETS)}")
+        for name, words in _CHOICES.items():
+            if getattr(self, name) not in words:
+                raise ConfigError(name, getattr(self, name), f"must be one of {', '.join(words)}")
+        for name in ("slow_log_rate", "slow_log_days"):
+            self._put(name, _number(name, getattr(self, name)))
+        self._put("slow_log_redact", _expressions("slow_log_redact", self.slow_log_redact))
         if self.password is not None and not callable(self.password):
             _text("password", self.password, secret=True)
         self._put("server_settings", MappingProxyType(_settings(self.server_settings)))
         self._put("lane_timeouts", MappingProxyType(_limits(self.lane_timeouts)))
         self._put("lanes", MappingProxyType(_lanes(self.lanes, self.max_pool_size)))
-        for name in ("shedding", "shed_unset"):
+        for name in ("shedding", "shed_unset", "slow_log_create", "slow_log_plans", "slow_log_values"):
             _flag(name, getattr(self, name))
         self._put("_parsed", parsed)
 
@@ -278,7 +303,7 @@ class DatabaseConfig:
         return any(not _is_local(host) for host in hosts)
 
 
-_RESETS: Final = ("smart", "always")
+_CHOICES: Final = {"reset": ("smart", "always"), "slow_log": ("table", "events", "off")}
 _SHEDDABLE: Final = (QueryPriority.NORMAL, QueryPriority.LOW, QueryPriority.BACKGROUND)
 _AS_COMPUTED: Final = LaneSettings()
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
@@ -286,6 +311,7 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
 })  # fmt: skip
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
+    "slow_log_queue": 1, "slow_log_rows": 0,
 })  # fmt: skip
 _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
@@ -336,10 +362,46 @@ def _from_text(name: str, text: str, kind: type) -> object:
     return float(text) if re.fullmatch(r"\s*[0-9]{1,18}(\.[0-9]{1,18})?\s*", text, re.ASCII) else text
 
 
+def _check_pauses(config: DatabaseConfig) -> None:
+    longest = max(1.0, config.retry_delay)
+    bound = total = 0.0
+    for attempt in range(min(config.max_retries - 1, _MOST_PAUSES)):
+        bound = min(longest, config.retry_delay * config.retry_backoff ** min(attempt, _MOST_PAUSES))
+        total += bound
+    total += bound * max(config.max_retries - 1 - _MOST_PAUSES, 0)
+    if total >= config.command_timeout:
+        reason = (
+            f"cannot be met inside the deadline: the pauses between so many attempts may take {total:g} s, "
+            f"command_timeout is {config.command_timeout:g} s; lower max_retries or retry_delay"
+        )
+        raise ConfigError("max_retries", config.max_retries, reason)
+
+
+_MOST_PAUSES: Final = 64
+
+
 def _factor(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
         raise ConfigError(name, value, "must be a number of at least 1")
     return float(value)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigError(name, value, "must be a number of at least 0")
+    return float(value)
+
+
+def _expressions(name: str, found: object) -> tuple[str, ...]:
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise ConfigError(name, found, "must be a sequence of regular expressions")
+    rules = tuple(found)
+    for rule in rules:
+        try:
+            re.compile(_text(name, rule))
+        except re.error as error:
+            raise ConfigError(name, rule, f"is no regular expression: {error}") from None
+    return rules
 
 
 def _whole(name: str, value: object, least: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from magnus import lanes
+from magnus._backoff import Budget
 from magnus._beside import Questions
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
@@ -20,14 +21,15 @@ from magnus._driver import PoolClosed
 from magnus._execution import Execution, Terms
 from magnus._figures import QueryStats, pool_figures
 from magnus._learning import Learner
-from magnus._statements import Statements
+from magnus._units import Units
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
-from magnus.retry import Progress, Retrier, RetryPolicy
+from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
+from magnus.slowlog import SlowLog
 from magnus.transaction import Transaction, on_lease
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
     from magnus.observe import Event, Observer
+    from magnus.pool import Distribution
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -46,7 +49,7 @@ _CLOCK: Final = MonotonicClock()
 _READING_LIMIT: Final = 2.0
 
 
-class Database(Statements):
+class Database(Units):
     """
     One database: `async with Database(config) as db`, or `connect` and `close`.
 
@@ -78,6 +81,7 @@ class Database(Statements):
         self._has_served = False
         self._stats = QueryStats(config.slow_query_threshold)
         self._clock: Clock = _CLOCK
+        self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
         self._questions = Questions(config, "catalogue")
         self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
         super().__init__(
@@ -88,11 +92,14 @@ class Database(Statements):
                 clock=self._clock,
                 make_transaction=on_lease,
                 knowledge=None if self._learner is None else self._learner.knowledge,
+                slow=None if self._slow_log is None else self._slow_log.saw,
             ),
-            Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock),
+            Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
             self._open_pool,
+            self._lend,
         )
+        self._budget = Budget()
         self._gate = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -154,6 +161,9 @@ class Database(Statements):
         self._pool, self._control = pool, control
         self._is_draining = self._has_served = False
         control.start()
+        if self._slow_log is not None:
+            watch_forks(self._slow_log)
+            self._slow_log.start()
         if self._learner is not None:
             self._learner.knowledge.doubted()  # whatever was known is from before
             watch_forks(self._learner)
@@ -171,6 +181,8 @@ class Database(Statements):
         try:
             await pool.close(timeout)
         finally:
+            if self._slow_log is not None:
+                await self._slow_log.close()
             if self._learner is not None:
                 await self._learner.close()
             self._pool = self._control = None
@@ -284,20 +296,23 @@ class Database(Statements):
         priority: QueryPriority | None = None,
         timeout: float | None = None,
         settings: Mapping[str, str] | None = None,
+        xid: bool = False,
     ) -> Transaction:
         """
         Return a transaction on a connection of its own: `async with db.transaction() as tx`.
 
         `timeout` is for the whole of it (without: `transaction_timeout`, or the lane's limit when that is larger);
         each statement has the lane's limit. `settings` are in force until it ends; "role" among them is the role that
-        it runs as. BEGIN and all settings take one round trip.
+        it runs as. BEGIN and all settings take one round trip. With `xid` the server is asked for the transaction's id
+        before COMMIT, which takes one more; `OutcomeUnknown` then carries it. The block runs once; see
+        `run_in_transaction` for one that may run again.
 
         Raises:
             ConfigError: a name, a value or the isolation level is impossible.
         """
         mode = TransactionMode.of(isolation, readonly, deferrable, settings)
         limit = None if timeout is None else checked(timeout)
-        return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back)
+        return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back, wants_xid=xid)
 
     @asynccontextmanager
     async def cursor(
@@ -344,13 +359,22 @@ class Database(Statements):
 
     def get_stats(self) -> dict[str, Any]:
         """
-        Return all figures as a plain dict, ready for JSON: `query_stats` and `pool_stats`.
+        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, and `slow_log` where it is on.
         """
         pool = None if self._pool is None else self._pool.snapshot()
-        return {
+        found = {
             "query_stats": self._stats.snapshot(retries=self._retrier.retries),
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
+        return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
+
+    def distributions(self, bounds: Sequence[float]) -> tuple[Distribution, dict[QueryPriority, Distribution]]:
+        """
+        Return how long statements took, and how long callers waited for a connection by lane, both since the start.
+
+        `bounds` are ascending seconds; each count is of durations up to its bound. Without a pool nobody waited.
+        """
+        return self._stats.distribution(bounds), {} if self._pool is None else self._pool.waits(bounds)
 
     def add_observer(self, observer: Observer) -> None:
         """
@@ -378,6 +402,11 @@ class Database(Statements):
             message = f"an observer failed on {event.name}; further failures of it are not reported"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
+    def _may_repeat(self, now: float) -> bool:
+        units = self._stats.successful + self._stats.failed
+        size = self._config.max_pool_size if self._pool is None else self._pool.snapshot().max
+        return self._budget.take(now, units=units, size=size)
+
     # --- leases
 
     def _open_pool(self) -> Pool:
@@ -387,42 +416,25 @@ class Database(Statements):
 
     async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
-        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named), self._terms)
+        wanted = self._terms.limits[lane].server
+        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted), self._terms)
 
     async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         """
         Take a lease for user code, which may keep it: it is watched.
         """
         pool = self._open_pool()
-        lease = await pool.acquire(lane, deadline, is_named=is_named)
+        wanted = self._terms.limits[lane].server
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease)
         return Execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
         lane = lanes.resolve(priority)
         span = window(self._terms.limits[lane], timeout, now=self._clock.now())
-        return Connection(await self._lend(lane, span.deadline, is_named=lanes.is_named(priority)))
-
-    async def _begin(
-        self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
-    ) -> Execution:
-        lane, is_named = lanes.resolve(priority), lanes.is_named(priority)
-        now = self._clock.now()
-        deadline = window(self._terms.transaction_limits[lane], timeout, now=now).deadline
-        wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
-
-        async def attempt(_: Progress) -> Execution:
-            execution = await self._lend(lane, wait, is_named=is_named)
-            is_begun = False
-            try:
-                await execution.begin(mode, timeout, deadline=deadline)
-                is_begun = True
-            finally:
-                if not is_begun:
-                    await execution.give_back()
-            return execution
-
-        return await self._retrier.run(attempt, Progress(), deadline=wait)
+        execution = await self._lend(lane, span.deadline, is_named=lanes.is_named(priority))
+        execution.asked_at = span.started
+        return Connection(execution)
 
 
 # --- the process-wide database ---------------------------------------------------------------------------------------
