@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "protections.md"
 POOL = "src/magnus/pool"
 UNIT = "tests/unit/pool"
-LIMIT = 60.0
+CONTROL = "tests/unit/test_control.py"
+LIMIT = 120.0  # for a busy machine: one that runs out counts as caught
 
 
 class Mutant(NamedTuple):
@@ -316,6 +317,43 @@ MUTANTS = (
         "A task of the pool that is cancelled frees its slot", "_keeper.py",
         "if error is not None or task.cancelled():", "if error is not None:",
         "test_pool_connections.py::test_closing_cancels_connects_even_before_their_first_step",
+    ),
+    shell(
+        "A standby is left when it refuses a write", "_operations.py",
+        "            self.expire()\n", "",
+        "test_pool_custody.py::test_a_write_that_a_standby_refuses_replaces_every_connection",
+    ),
+    shell(
+        "The user's own read-only mode is no standby", "_operations.py",
+        "if not _driver.is_on_standby(lease.con):\n            return", "",
+        "test_pool_custody.py::test_a_write_that_a_standby_refuses_replaces_every_connection",
+    ),
+    shell(
+        "A task that waits for itself is told at once", "_custody.py",
+        "if is_stuck(task, self._held(task, rank), self._state.lanes.caps):", "if False:",
+        "test_pool_custody.py::test_a_task_that_would_wait_for_itself_is_told_at_once",
+    ),
+    shell(
+        "In a child process nothing inherited is used", "_guard.py",
+        "        self.loop = None\n        self.is_inherited = True", "        self.is_inherited = True",
+        "test_pool_custody.py::test_a_child_process_touches_nothing",
+    ),
+    shell(
+        "A paused pool hands out nothing", "_lanes.py",
+        '    def pause(self) -> None:\n        """\n        Let nobody take a slot.\n        """\n'
+        "        self._caps = [0] * len(self._table)",
+        '    def pause(self) -> None:\n        """\n        Let nobody take a slot.\n        """\n',
+        "test_pool_custody.py::test_a_pause_lets_nobody_in_and_waits_for_who_is_out",
+    ),
+    Mutant(
+        "A reading of the catalogue leaves no connection behind",
+        "src/magnus/_beside.py", "            con.terminate()\n", "            pass\n",
+        ("tests/unit/test_beside.py::test_a_cancelled_question_ends_its_connection_at_once",),
+    ),
+    Mutant(
+        "A failed probe of somebody else is followed up",
+        "src/magnus/_control.py", "            if self.verdicts.is_ok:\n                self._wake.set()\n", "",
+        (f"{CONTROL}::test_a_probe_of_somebody_else_that_failed_is_followed_up_without_waiting_for_the_interval",),
     ),
     slow_log(
         "The slow-query log's queue is bounded", "slowlog/_buffer.py",
