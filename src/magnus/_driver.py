@@ -475,3 +475,14 @@ def arrival_probe(con: Connection) -> Callable[[], bool]:
 def _socket(con: Connection) -> socket.socket | None:
     transport = getattr(con, "_transport", None)
     return None if transport is None else transport.get_extra_info("socket")
+
+
+def peer_of(con: Connection) -> tuple[str, int | None]:
+    """
+    Return the address that a connection ends at: IP and port, or the folder of the unix socket and None.
+    """
+    sock = _socket(con)
+    name = None if sock is None else sock.getpeername()
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    return (str(name).rpartition("/")[0] or "/", None) if name else ("", None)

@@ -16,6 +16,7 @@ import asyncpg
 from magnus import _commit
 from magnus._clock import MonotonicClock
 from magnus._driver import is_on_standby, is_read_only_by_default
+from magnus._normalise import normalised
 from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.lanes import current
@@ -412,7 +413,7 @@ class Execution:
         terms = self.terms
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
-        terms.notify(QueryTimedOut(lane, span.limit, elapsed, text[:_SHOWN]))
+        terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))
         return QueryTimeout(priority=lane, timeout=span.limit, elapsed=elapsed)
 
     # --- transactions

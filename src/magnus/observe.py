@@ -88,7 +88,8 @@ class ServerFault(Event):
 @dataclass(frozen=True, slots=True)
 class QueryTimedOut(Event):
     """
-    A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, no bind values.
+    A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, without
+    constants and bind values.
     """
 
     name: ClassVar[str] = "query_timeout"

@@ -6,6 +6,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path  # noqa: TC003  # the annotations of commands are read at run time
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
@@ -13,6 +14,9 @@ from cyclopts import App, CycloptsError, Parameter
 from magnus.cli import render
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
 from magnus.errors import ConfigError
+from magnus.tuning.facts import Profile, Storage
+from magnus.tuning.roles import Kind  # noqa: TC001  # as above
+from magnus.tuning.targets import Name as Target  # noqa: TC001  # as above
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -58,8 +62,11 @@ def _app() -> App:
     app.meta.suppress_keyboard_interrupt = False  # `main` says that it was interrupted
     app.command(ping)
     app.command(lanes)
+    app.command(plan)
+    app.command(role)
     app.command(top)
     app.command(activity)
+    app.command(dashboard)
     slow_app = App(name="slow", help="Show what was slow: the slow-query log, grouped, with a trend.")
     slow_app.default(slow)
     slow_app.command(install)
@@ -107,6 +114,55 @@ def lanes(
     return _carry_out("lanes", lambda: call(pool_size, os.environ), shared)
 
 
+def plan(
+    *,
+    only: Annotated[
+        list[str] | None, Parameter(help="Quick wins, groups or settings: quick-win-1,work_mem", negative="")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="Save the plan here, for magnus apply.")] = None,
+    memory: Annotated[
+        str | None, Parameter(help="Memory that the server may use: 8GB. Needed for a remote one.")
+    ] = None,
+    cpus: Annotated[int | None, Parameter(help="CPUs that it may use.")] = None,
+    storage: Annotated[Storage | None, Parameter(help="What its data is on; else measured, where it is local.")] = None,
+    profile: Annotated[Profile, Parameter(help="What it is for.")] = Profile.OLTP,
+    pooler: Annotated[str | None, Parameter(help="What stands in front, and its connections: pgbouncer:40")] = None,
+    target: Annotated[Target | None, Parameter(help="Print the plan in another form: SQL, file, Patroni, RDS.")] = None,
+    detailed_exitcode: Annotated[bool, Parameter(help="Exit with 1 when there are changes.", negative="")] = False,
+    explain_mission: Annotated[bool, Parameter(help="Judge the well-known quick-win list too.", negative="")] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Say which settings, extensions and tables to change, why, and how each is undone. Changes nothing.
+
+    Example: magnus -d service=ava-prod plan --only quick-win-10 --out plan.json
+    """
+    from magnus.cli.plan import Told, Wish
+    from magnus.cli.plan import plan as call
+
+    told = Told(memory, cpus, storage, profile, pooler)
+    wish = Wish(tuple(only or ()), out, target, detailed_exitcode, explain_mission)
+    return _carry_out("plan", lambda: asyncio.run(call(shared.dsn, os.environ, told, wish)), shared)
+
+
+def role(
+    kind: Kind,
+    /,
+    *,
+    name: Annotated[str | None, Parameter(help="Its name; else magnus_monitor or magnus_tuner.")] = None,
+    apply: Annotated[bool, Parameter(help="Make it now, in one transaction; needs a superuser.", negative="")] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Print the grants of a role with exactly the rights that check and plan (monitor) or apply (tuner) need.
+
+    Example: magnus -d service=ava-prod role monitor | psql service=ava-prod
+    """
+    from magnus.cli.role import role as call
+
+    return _carry_out("role", lambda: asyncio.run(call(shared.dsn, os.environ, kind, name, is_applied=apply)), shared)
+
+
 def top(
     *,
     order: Annotated[
@@ -127,9 +183,9 @@ def top(
     from magnus.insight import ORDERS
 
     _one_of("--order", order, ORDERS)
-    seconds = _span("--interval", interval)
+    seconds, most = _span("--interval", interval), _positive("--limit", limit)
     return _watch(
-        "top", lambda con: module.frames(con, order=order, limit=_positive("--limit", limit), interval=seconds), shared,
+        "top", lambda con: module.frames(con, order=order, limit=most, interval=seconds), shared,
         is_live=seconds is not None,
     )  # fmt: skip
 
@@ -158,6 +214,29 @@ def activity(
         "activity", lambda con: module.frames(con, show_idle=idle, interval=seconds), shared,
         is_live=seconds is not None,
     )  # fmt: skip
+
+
+def dashboard(
+    *,
+    host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Parameter(help="Port to listen on, 0 for a free one.")] = 8765,
+    token: Annotated[
+        str | None,
+        Parameter(
+            env_var="MAGNUS_DASHBOARD_TOKEN",
+            help="Who may look. On 127.0.0.1 nobody needs one; elsewhere one is made and shown.",
+        ),
+    ] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Show a server on a web page, live: statements, sessions, locks, plans, slow log. It changes nothing.
+
+    Example: magnus --dsn service=ava dashboard --port 9000
+    """
+    from magnus.cli.dashboard import serve as call
+
+    return _carry_out("dashboard", lambda: call(shared.dsn, os.environ, host=host, port=port, token=token), shared)
 
 
 def slow(

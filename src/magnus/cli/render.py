@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _FORMAT_VERSION = "1.0"
 _PIPED: Final = 10_000
 _LEAST: Final = 16
+_EDGES: Final = 2
 
 
 def show(found: Answer | Failure, output_format: OutputFormat) -> ExitCode:
@@ -45,6 +46,13 @@ def complain(error: str, *, advice: str = "") -> None:
     """
     line = f"magnus: {error.rstrip(chr(46))}; {advice}" if advice else f"magnus: {error}"
     print(" ".join(line.split()), file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """
+    Write one line to standard error that is no complaint.
+    """
+    print(text, file=sys.stderr, flush=True)
 
 
 def close_stdout() -> None:
@@ -124,9 +132,13 @@ def _drawn(table: Table, width: int) -> RichTable:
         drawn.add_column(heading, justify="right" if is_number else "left", no_wrap=table.is_cut)
     rows = [[f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in row] for row in table.rows]
     if table.is_cut and rows:
-        room = width - sum(
-            3 + max(len(heading), *(len(row[column]) for row in rows))
-            for column, heading in enumerate(table.headings[:-1])
+        room = (
+            width
+            - _EDGES
+            - sum(
+                3 + max(len(heading), *(len(row[column]) for row in rows))
+                for column, heading in enumerate(table.headings[:-1])
+            )
         )
         rows = [[*row[:-1], short(row[-1], max(room, _LEAST))] for row in rows]
     for row in rows:

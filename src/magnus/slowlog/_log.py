@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _GATHER: Final = 0.5
 _BATCH: Final = 500
-_ASKED: Final = 5  # statements that the server is asked about, a batch
+_ASKED: Final = 10  # statements that the server is asked about, a batch
 _BREATH: Final = 20  # rows made before other tasks have their turn
 _FIRST_PAUSE: Final = 0.5
 _LAST_PAUSE: Final = 30.0
@@ -87,6 +87,7 @@ class SlowLog:
         self._prune_at = 0.0
         self._retry_at = 0.0
         self._failures = 0
+        self._in_hand = 0
         self._broken_at: float | None = None
         self._state = "events" if config.slow_log == "events" else "table"
         self._wake = asyncio.Event()
@@ -161,7 +162,7 @@ class SlowLog:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._buffer.clear()
-        self._note_left_out()
+        await self._note_left_out()
         self._tell_at = 0.0
         self._tell_left_out()
         await self._table.close()
@@ -176,14 +177,14 @@ class SlowLog:
 
     def snapshot(self) -> dict[str, Any]:
         """
-        Return the log's figures, ready for JSON; `left_out` are the 20 fingerprints that miss most rows.
+        Return the log's figures, ready for JSON; `waiting` are rows that are not in the table yet, `left_out` the 20
+        fingerprints that miss most rows, half a second late.
         """
-        self._note_left_out()
         most = sorted(self._left_out.items(), key=lambda item: -item[1])[:_TOP]
         return {
             "state": self._state,
             "written": self.written,
-            "waiting": len(self._buffer),
+            "waiting": len(self._buffer) + self._in_hand,
             "capped": self._buffer.capped,
             "dropped": self._buffer.dropped,
             "left_out": dict(most),
@@ -198,6 +199,7 @@ class SlowLog:
             await self._pause(_GATHER)
             while len(self._buffer) and await self._turn():
                 pass
+            await self._note_left_out()
             self._tell_left_out()
             await self._prune()
         while len(self._buffer) and await self._turn():
@@ -227,6 +229,7 @@ class SlowLog:
         Write one batch. False: not now, and at the end never.
         """
         taken = self._buffer.take(_BATCH)
+        self._in_hand = len(taken)
         is_done = False
         try:
             await self._put(taken)
@@ -240,6 +243,7 @@ class SlowLog:
                 self._buffer.dropped += len(taken)
                 self._count(taken)
         finally:
+            self._in_hand = 0
             if not is_done:
                 self._buffer.put_back(taken)
         if is_done:
@@ -275,7 +279,7 @@ class SlowLog:
             self._broken_at = None
 
     async def _rows(self, taken: Sequence[Entry]) -> list[Row]:
-        self._note_left_out()
+        await self._note_left_out()
         found: list[Row] = []
         for entry in taken:
             found.append(row_of(entry, self._known, self._skipped))
@@ -326,8 +330,10 @@ class SlowLog:
 
     # --- what is missing
 
-    def _note_left_out(self) -> None:
-        for text, times in self._buffer.left_out().items():
+    async def _note_left_out(self) -> None:
+        for number, (text, times) in enumerate(self._buffer.left_out().items(), 1):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
             fingerprint = OTHERS if text == OTHERS else self._known.normal(text).fingerprint
             self._skip(fingerprint, times)
             self._left_out[fingerprint] = self._left_out.get(fingerprint, 0) + times
