@@ -86,7 +86,7 @@ class _Undeterred:
 
     def _wait(self, future: asyncio.Future[Any] | None) -> Generator[Any, None, None]:
         if future is not None:
-            future._asyncio_future_blocking = False
+            future._asyncio_future_blocking = False  # noqa: SLF001  # as a task does before it waits
         while True:
             try:
                 yield None if future is None else _Deaf(future)

@@ -16,12 +16,13 @@ class Host:
     def __init__(self, error=None, *, is_open=True):
         self.error = error
         self.gate = asyncio.Event()
-        self.was_tried = self.was_cancelled = False
+        self.asked = asyncio.Event()
+        self.was_cancelled = False
         if is_open:
             self.gate.set()
 
     async def __call__(self):
-        self.was_tried = True
+        self.asked.set()
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
@@ -43,7 +44,7 @@ async def test_the_first_host_is_taken_and_no_other_is_asked():
     """In the order in which they are named."""
     one, two = Host(), Host()
     assert await race(one, two) == (0, one)
-    assert not two.was_tried
+    assert not two.asked.is_set()
 
 
 async def test_a_host_that_refuses_costs_no_time():
@@ -77,8 +78,7 @@ async def test_what_is_fit_at_the_same_time_is_given_back():
     """Two connections, one is used, one is closed."""
     late, one, two = [], Host(is_open=False), Host(is_open=False)
     task = asyncio.create_task(race(one, two, stagger=0.001, late=late))
-    while not two.was_tried:
-        await asyncio.sleep(0.001)
+    await two.asked.wait()
     one.gate.set()
     two.gate.set()
     assert await task == (0, one)
@@ -92,7 +92,7 @@ async def test_wrong_credentials_end_it():
     other = Host()
     with pytest.raises(PermissionError):
         await race(Host(PermissionError()), other)
-    assert not other.was_tried
+    assert not other.asked.is_set()
 
 
 async def test_when_none_is_fit_all_errors_are_there():
@@ -107,8 +107,7 @@ async def test_cancelled_all_are():
     """Nobody goes on connecting."""
     hosts = [Host(is_open=False), Host(is_open=False)]
     task = asyncio.create_task(race(*hosts, stagger=0.001))
-    while not hosts[1].was_tried:
-        await asyncio.sleep(0.001)
+    await hosts[1].asked.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -61,8 +61,8 @@ class PoolState:
 
     __slots__ = (
         "_count", "_failing_since", "_failures", "_idle", "_idle_by", "_limits", "_next_expiry", "_retry_at",
-        "_uniform", "_window", "connect_failures", "connects", "discarded", "floor", "full_since", "generation", "is_closing",
-        "lanes", "last_handoff", "slots",
+        "_uniform", "_window", "connect_failures", "connects", "discarded", "floor", "full_since", "generation",
+        "is_closing", "lanes", "last_handoff", "slots",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, *, uniform: Callable[[float, float], float]) -> None:

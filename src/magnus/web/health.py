@@ -45,8 +45,8 @@ class Refused(BaseModel):
     reason: NotReady
     cause: str | None = Field(
         default=None,
-        description="Why the database did not answer: unreachable, credentials, database, too_many, starting, read_only, "
-        "tls, timeout or other.",
+        description="Why the database did not answer: unreachable, credentials, database, too_many, starting, "
+        "read_only, tls, timeout or other.",
     )
 
 
