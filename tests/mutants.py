@@ -55,6 +55,10 @@ def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -
     return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
 
+def unit(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
+
+
 MUTANTS = (
     lanes(
         "Caps are nested: a lane counts against every lane above it",
@@ -449,6 +453,146 @@ MUTANTS = (
         "A deadlock's tree ends", "insight/activity.py",
         "for other in waiting[session.pid] if other.pid not in placed", "for other in waiting[session.pid]",
         "unit/insight/test_activity.py::test_a_deadlock_is_shown_once",
+    ),
+    unit(
+        "What was sent is repeated only when it was declared repeatable", "retry.py",
+        "        case Verdict.PERHAPS | Verdict.UNKNOWN:\n            return rights.is_repeatable",
+        "        case Verdict.PERHAPS | Verdict.UNKNOWN:\n            return True",
+        "unit/test_retry.py::test_what_may_be_repeated_is_what_was_declared",
+        "unit/test_retry.py::test_an_unknown_commit_is_not_repeated_unless_that_was_declared",
+    ),
+    unit(
+        "Of several answers in an error the most cautious holds", "_verdicts.py",
+        "max(found, default=_V.NEVER)", "min(found, default=_V.NEVER)",
+        "unit/test_verdicts.py::test_of_several_answers_the_most_cautious_holds",
+    ),
+    unit(
+        "An error without an answer of the server's is final inside a transaction that is open", "_verdicts.py",
+        "if is_closed or phase is not Phase.BLOCK else _V.NEVER", "if True else _V.NEVER",
+        "unit/test_verdicts.py::test_inside_a_transaction_a_broken_socket_counts_when_the_connection_is_closed",
+    ),
+    unit(
+        "What lacks memory or disk is repeated once", "retry.py",
+        "(rights.is_whole or rights.is_repeatable) and not was_once", "(rights.is_whole or rights.is_repeatable)",
+        "unit/test_retry.py::test_what_is_worth_one_repeat_gets_one",
+    ),
+    unit(
+        "Repeats have a budget", "retry.py",
+        "and not self._budget(now)", "and False",
+        "unit/test_retry.py::test_a_spent_budget_ends_the_attempts_but_not_those_of_what_was_not_sent",
+    ),
+    unit(
+        "The budget is never below the pool's size", "_backoff.py",
+        "kept = float(size) if passed", "kept = 0.0 if passed",
+        "unit/test_retry.py::test_the_budget_is_never_below_the_pools_size",
+    ),
+    unit(
+        "The budget does not save up", "_backoff.py",
+        "self.KEPT / passed if passed > self.KEPT else 1.0", "1.0",
+        "unit/test_retry.py::test_the_budget_does_not_save_up",
+    ),
+    unit(
+        "Pauses are drawn: full jitter", "_backoff.py",
+        "return uniform(0.0, ceiling)", "return ceiling",
+        "unit/test_retry.py::test_delays_are_drawn_between_zero_and_a_growing_bound",
+    ),
+    unit(
+        "No attempt is begun that the deadline would end", "retry.py",
+        "return delay if delay < remaining else None", "return delay",
+        "unit/test_retry.py::test_no_attempt_beyond_their_number_or_the_deadline",
+    ),
+    unit(
+        "A declaration ends with its function", "retry.py",
+        "declaration.is_over = True", "declaration.is_over = False",
+        "unit/test_retry.py::test_a_declaration_holds_inside_the_function_and_not_after_it",
+    ),
+    unit(
+        "A text that may commit half-way is not repeated after an error", "_statements.py",
+        "return ORDINARY if is_whole(text) else IN_PARTS", "return ORDINARY",
+        "integration/test_units.py::test_a_text_of_several_statements_is_not_repeated_after_an_error",
+    ),
+    unit(
+        "What is repeated because it reads, runs READ ONLY", "_statements.py",
+        "limits = terms.reading if rights is READ else terms.limits", "limits = terms.limits",
+        "integration/test_units.py::test_a_read_cannot_write",
+    ),
+    unit(
+        "A transaction after a read can write", "session.py",
+        "        elif is_writing:\n", "        elif False:\n",
+        "integration/test_units.py::test_the_session_that_ran_a_read_can_write_again",
+    ),
+    unit(
+        "A session that is read only by its own settings stays so", "session.py",
+        " and not self._is_guarded", "",
+        "integration/test_units.py::test_a_session_that_is_read_only_by_its_own_settings_stays_so",
+    ),
+    unit(
+        "COMMIT is believed by its tag alone", "_commit.py",
+        'if tag == "ROLLBACK":\n        raise CommitRolledBack', 'if tag == "ROLLBACK":\n        return',
+        "unit/test_commit.py::test_the_tag_rollback_is_an_error",
+        "integration/test_units.py::test_an_error_of_the_functions_own_is_raised_at_once",
+    ),
+    unit(
+        "COMMIT is not cancelled", "_commit.py",
+        "                    self.cancelled = error", "                    raise",
+        "unit/test_commit.py::test_a_cancellation_waits_for_the_answer",
+    ),
+    unit(
+        "A COMMIT that is not answered has an unknown outcome", "_commit.py",
+        "if is_unreplicated:", "if False:",
+        "unit/test_commit.py::test_a_commit_that_did_not_reach_the_standby_is_unknown",
+    ),
+    unit(
+        "A unit that happens once has a key that somebody else may have", "once.py",
+        "self.is_claimed = tag == CLAIMED", "self.is_claimed = True",
+        "integration/test_once.py::test_a_unit_runs_once_and_a_repeat_gets_its_answer",
+    ),
+    unit(
+        "The key is one request's", "once.py",
+        'if row["request_hash"] != self.request_hash:', "if False:",
+        "integration/test_once.py::test_a_key_with_another_request_is_refused",
+    ),
+    unit(
+        "An unknown outcome is resolved by the key", "_units.py",
+        "            course.lost()\n", "            pass\n",
+        "integration/test_once.py::test_what_nobody_can_say_until_the_deadline_is_unknown_and_the_key_finds_out",
+        "integration/test_once.py::test_whatever_fails_after_an_unknown_outcome_leaves_it_unknown",
+    ),
+    unit(
+        "A found answer is given after a COMMIT of its own", "once.py",
+        "UPDATE magnus_once SET replays = replays + 1 WHERE scope", "UPDATE magnus_once SET replays = 0 WHERE scope",
+        "integration/test_once.py::test_an_answer_is_given_only_after_a_commit_of_its_own",
+    ),
+    unit(
+        "Repeats at the same time share one flight", "_units.py",
+        "while (ahead := self._flights.get(unit.id)) is not None:", "while (ahead := self._flights.get(unit)):",
+        "integration/test_once.py::test_repeats_at_the_same_time_share_one_flight",
+    ),
+    unit(
+        "An answer that could not be read again is refused before COMMIT", "once.py",
+        "            decode(response, kind)\n        except UNREADABLE as error:\n            raise TypeError",
+        "            pass\n        except UNREADABLE as error:\n            raise TypeError",
+        "integration/test_once.py::test_an_answer_that_could_not_be_read_again_is_an_error_at_once",
+    ),
+    unit(
+        "Wrong credentials end the round of hosts", "_hosts.py",
+        " or is_final(error)", "",
+        "unit/test_hosts.py::test_wrong_credentials_end_it",
+    ),
+    unit(
+        "Of several hosts one that takes writes is wanted", "config.py",
+        'asked or "read-write"', 'asked or "any"',
+        "unit/test_hosts.py::test_of_several_hosts_one_that_takes_writes_is_wanted",
+    ),
+    unit(
+        "A long outage is probed patiently", "pool/_limits.py",
+        "patience = min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "patience = 1.0",
+        "unit/pool/test_state.py::test_a_long_outage_is_probed_less_often",
+    ),
+    unit(
+        "Connections that are lost together are replaced by one connect", "pool/_state.py",
+        "            self._window = 1  # seldom", "            pass  # seldom",
+        "unit/pool/test_state.py::test_a_lost_connection_is_replaced_by_one_connect_whoever_waits",
     ),
 )  # fmt: skip
 

@@ -302,8 +302,7 @@ class _Lead:
             raise InProgress(self._unit.key, retry_after=once.RETRY_AFTER) from error
         if isinstance(error, asyncpg.UndefinedTableError):
             raise DatabaseError(
-                "the table magnus_once does not exist here: `magnus once install` makes it, `magnus once sql` prints "
-                "its definition",
+                "the table magnus_once does not exist here: `magnus once install` makes it, and prints it with --print",
                 sqlstate=error.sqlstate,
             ) from error
 

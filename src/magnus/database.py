@@ -26,7 +26,7 @@ from magnus._units import Units
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
-from magnus.observe import PoolWarmed, WarmupFailed
+from magnus.observe import ConnectRecovered, PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
@@ -143,7 +143,7 @@ class Database(Units):
                 await self._open(wait=wait)
 
     async def _open(self, *, wait: bool) -> None:
-        pool = Pool(self._config, notify=self._notify, clock=self._clock)
+        pool = Pool(self._config, notify=self._heard, clock=self._clock)
         control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
         is_open = False
         try:
@@ -356,6 +356,7 @@ class Database(Units):
             failures=verdicts.failures,
             is_warm=self._has_served,
             no_handoff_since=pool.is_full_since,
+            cause=verdicts.cause,
         )
 
     def get_stats(self) -> dict[str, Any]:
@@ -396,6 +397,14 @@ class Database(Units):
                 observer(event)
             except Exception as error:  # noqa: BLE001  # whatever it raises must not disturb what it observes
                 self._report(observer, event, error)
+
+    def _heard(self, event: Event) -> None:
+        """
+        Tell an event of the pool's; when it found the server again, the control connection need not wait.
+        """
+        if isinstance(event, ConnectRecovered) and self._control is not None:
+            self._control.wake()
+        self._notify(event)
 
     def _report(self, observer: Observer, event: Event, error: Exception) -> None:
         if observer not in self._reported:

@@ -446,8 +446,7 @@ async def test_a_warm_up_beyond_the_servers_slots_tells_why(dsn, server):
             dsn=server.dsn(user="limited", database=name), password="limited", min_pool_size=1, max_pool_size=10
         )
         async with Database(config, observers=[seen.append]) as db:
-            # The reading of the catalogue has a connection of its own, for a moment.
-            await until(lambda: asyncio.sleep(0, db._learner.knowledge.catalogue is not None))
+            await until(lambda: knows_the_schema(db))  # it was read on a connection of its own, which is closed now
             assert await db.warmup_pool(10) == 2  # one more is the control connection
     finally:
         await admin.execute("DROP ROLE limited")
@@ -574,3 +573,7 @@ def test_a_program_that_ends_in_the_middle_ends_cleanly(dsn):
     assert done.returncode == 7, done.stderr
     assert "never retrieved" not in done.stderr
     assert "Warning" not in done.stderr
+
+
+async def knows_the_schema(db):
+    return db._learner.knowledge.catalogue is not None

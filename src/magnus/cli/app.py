@@ -72,6 +72,10 @@ def _app() -> App:
     slow_app.command(install)
     slow_app.command(remove)
     app.command(slow_app)
+    once_app = App(name="once", help="The table of units of work that happen once (Database.run_once).")
+    once_app.command(install_once, name="install")
+    once_app.command(expire_once, name="expire")
+    app.command(once_app)
 
     @app.meta.default
     def launch(
@@ -288,6 +292,34 @@ def remove(
     Remove the slow-query log's tables, with what was logged.
     """
     return _migrate("remove", is_printed=print_, yes=yes, shared=shared)
+
+
+def install_once(*, print_: Annotated[bool, _PRINT] = False, shared: FromShared) -> int:
+    """
+    Make the table of keys and answers where it is missing.
+    """
+    from magnus.cli import once as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        return module.script() if print_ else look("once install", shared.dsn, os.environ, module.install)
+
+    return _carry_out("once install", call, shared)
+
+
+def expire_once(
+    *, days: Annotated[float, Parameter(help="Answers that are older go.")] = 30.0, shared: FromShared
+) -> int:
+    """
+    Take old answers away; keys and references stay for ever, so nothing can happen twice.
+    """
+    from magnus.cli import once as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        return look("once expire", shared.dsn, os.environ, lambda con: module.expire(con, days))
+
+    return _carry_out("once expire", call, shared)
 
 
 def _migrate(kind: str, *, is_printed: bool, yes: bool, shared: Shared) -> int:

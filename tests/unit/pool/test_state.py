@@ -424,15 +424,15 @@ def test_nobody_waits_and_nothing_is_missing_no_connect_is_retried():
     assert state.tick(100.0) == []
 
 
-@given(st.integers(1, 500), st.floats(0.0, 5.0), st.floats(1.0, 10.0), st.floats(0.0, 1.0))
-def test_pauses_between_probes_are_bounded(failures, delay, backoff, fraction):
-    """At most a second; from the second failure on at least half of one."""
+@given(st.integers(1, 500), st.floats(0.0, 5.0), st.floats(1.0, 10.0), st.floats(0.0, 1.0), st.floats(0.0, 1e6))
+def test_pauses_between_probes_are_bounded(failures, delay, backoff, fraction, lasted):
+    """At most a second in the first ten; from the second failure on at least two thirds of one; later up to five."""
     limits = Limits(0, 1, retry_delay=delay, retry_backoff=backoff)
 
-    pause = probe_delay(failures, limits, lambda low, high: low + (high - low) * fraction)
+    pause = probe_delay(failures, limits, lambda low, high: low + (high - low) * fraction, lasted=lasted)
 
-    assert 0.0 <= pause <= 1.0
-    assert failures == 1 or pause >= 0.5
+    assert 0.0 <= pause <= (1.0 if lasted <= 10.0 else 5.0)
+    assert failures == 1 or pause >= (0.67 if lasted <= 50.0 else 3.3)
 
 
 def test_an_outage_costs_two_attempts_a_second():
@@ -447,7 +447,35 @@ def test_an_outage_costs_two_attempts_a_second():
         now = actions[-1].at
         actions = state.tick(now)
 
-    assert attempts <= 4 + 1 + 2 * 10
+    assert attempts <= 4 + 1 + 15
+
+
+def test_a_long_outage_is_probed_less_often():
+    """In the minute after the first ten minutes: one attempt in three seconds at most."""
+    state = PoolState(Limits(5, 30), uniform=lambda low, _high: low)
+    now, attempts = 0.0, []
+    actions = state.tick(now)
+    while now < 660.0:
+        connects = [action for action in actions if isinstance(action, Connect)]
+        attempts += [now] * len(connects)
+        actions = [each for connect in connects for each in state.connect_failed(connect.slot, now)]
+        now = actions[-1].at
+        actions = state.tick(now)
+
+    assert 10 <= sum(at > 600.0 for at in attempts) <= 20
+
+
+def test_a_lost_connection_is_replaced_by_one_connect_whoever_waits():
+    """A server that restarts loses them all at once, and is not asked by four at once whether it is back."""
+    state = PoolState(Limits(4, 8), uniform=lambda _low, high: high)
+    for connect in state.tick(0.0):
+        state.opened(connect.slot, object(), 0.0)
+    lost = list(state.idle_slots)
+
+    connects = [action for slot in lost for action in state.lost(slot, 1.0) if isinstance(action, Connect)]
+
+    assert len(lost) == 4
+    assert len(connects) == 1
 
 
 # --- age, floor, expiry, close
