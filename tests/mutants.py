@@ -114,18 +114,42 @@ MUTANTS = (
     ),
     Mutant(
         "Only who may be shed is shed",
-        f"{POOL}/_lanes.py", " and waiter.may_be_shed", "",
+        f"{POOL}/_lanes.py", " or not waiter.may_be_shed", "",
         (f"{UNIT}/test_codel.py::test_who_named_no_lane_is_not_shed",),
     ),
-    codel(
+    Mutant(
+        "One impatient waiter costs nobody a place",
+        f"{POOL}/_lanes.py",
+        "max(newest.deadline, newest.since + waiter.deadline - waiter.since) - now", "newest.deadline - now",
+        (f"{UNIT}/test_codel.py::test_one_impatient_waiter_costs_nobody_a_place",),
+    ),
+    Mutant(
         "Shedding is for lanes that have a target",
-        "if self.target is None:\n            return False", "if self.target is None:\n            self.target = 1.0",
-        "test_critical_and_high_are_never_shed", "test_without_targets_nobody_is_shed",
+        f"{POOL}/_lanes.py", "wait_targets.get(lane),", "wait_targets.get(lane, 1.0),",
+        (
+            f"{UNIT}/test_codel.py::test_critical_and_high_are_never_shed",
+            f"{UNIT}/test_codel.py::test_without_targets_nobody_is_shed",
+        ),
     ),
     codel(
-        "A queue that stands is cut",
-        "(self.is_overloaded and wait", "(False and wait",
-        "test_a_queue_that_stands_is_cut",
+        "A queue that stands is cut where a longer wait is worthless",
+        "return self.is_eager or (", "return (",
+        "test_a_queue_that_stands_is_cut_where_a_longer_wait_is_worthless",
+    ),
+    codel(
+        "A queue that cannot be served in time is cut",
+        "(left is not None and behind", "(left is None and behind",
+        "test_a_queue_that_stands_is_cut_when_its_newest_would_come_too_late",
+    ),
+    codel(
+        "Saturation alone refuses nobody",
+        "return self.is_eager or (", "return True or (",
+        "test_a_queue_that_stands_is_let_be_when_all_will_be_served",
+    ),
+    codel(
+        "A server that stood still is taken to go on as before",
+        "max(*self._rates, self._rate(now))", "self._rate(now)",
+        "test_the_best_rate_of_late_counts",
     ),
     codel(
         "The shortest wait of an interval counts: bursts pass",
@@ -134,7 +158,7 @@ MUTANTS = (
     ),
     codel(
         "What was long ago says nothing",
-        "if since >= self._ends:", "if False:",
+        "since < self._ends and self._least", "self._least",
         "test_what_was_long_ago_says_nothing_about_today",
     ),
     codel(
@@ -148,9 +172,9 @@ MUTANTS = (
         "test_an_outage_sheds_nobody",
     ),
     codel(
-        "Who has too little time for the usual service is not begun",
-        "or self._is_hopeless(deadline, now)", "",
-        "test_who_has_less_time_than_the_median_service_is_shed",
+        "Who has too little time for the usual service is not begun in a queue that stands",
+        " and not self._is_hopeless(deadline, now)", "",
+        "test_who_has_less_time_than_the_median_service_is_shed_first",
     ),
     state(
         "A release frees the slot and its place in the lanes",
@@ -206,8 +230,8 @@ MUTANTS = (
     ),
     shell(
         "A cancelled waiter tells the pool", "_pool.py",
-        "            self._apply(state.withdraw(waiter, self._now()))\n            raise",
-        "            raise",
+        "                    self._apply(state.withdraw(waiter, self._now()))\n                    raise",
+        "                    raise",
         "test_pool_callers.py::test_a_waiter_cancelled_after_its_hand_off_passes_the_slot_on",
     ),
     shell(

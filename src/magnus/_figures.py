@@ -28,9 +28,10 @@ class QueryStats:
         self.timeouts = 0
         self.slow = 0
 
-    def ran(self, seconds: float, *, is_successful: bool) -> None:
+    def ran(self, seconds: float, *, is_successful: bool) -> bool:
         """
-        Count a statement that was sent and took `seconds`, waiting for a connection not included.
+        Count a statement that was sent and took `seconds`, waiting for a connection not included; say whether it was
+        slow.
         """
         if is_successful:
             self.successful += 1
@@ -40,6 +41,8 @@ class QueryStats:
         self._durations.record(seconds)
         if seconds > self._slow_after:
             self.slow += 1
+            return True
+        return False
 
     def never_ran(self) -> None:
         """

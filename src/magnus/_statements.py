@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from magnus import lanes
 from magnus._catalogue import CLEAN
@@ -12,7 +12,7 @@ from magnus._rows import mapper
 from magnus.lanes import QueryPriority
 from magnus.pool import RANK, Lease
 from magnus.retry import Progress
-from magnus.session import window
+from magnus.session import Window, window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from magnus._trace import Knowledge
     from magnus.pool import Pool, Slot
     from magnus.retry import Retrier
-    from magnus.session import Window
 
 T = TypeVar("T")
+
+_NORMAL: Final = QueryPriority.NORMAL
 
 
 class Statements:
@@ -190,8 +191,13 @@ class Statements:
         Run one statement on a connection of its own: by the short way when it certainly leaves nothing behind.
         """
         terms = self._terms
-        lane = lanes.resolve(priority)
-        span = window(terms.limits[lane], timeout, now=terms.now())
+        if timeout is None and lanes.current() is None:  # as below, for the common case
+            lane = _NORMAL if priority is None else priority
+            limit, now = terms.limits[lane], terms.now()
+            span = Window(now, now + limit.client, limit.client, limit.server)
+        else:
+            lane = lanes.resolve(priority)
+            span = window(terms.limits[lane], timeout, now=terms.now())
         knowledge = terms.knowledge
         if knowledge is not None and knowledge.verdict(text) is CLEAN:
             return self._briefly(knowledge, method, text, args, priority, lane, span, options)
@@ -215,7 +221,7 @@ class Statements:
         return await self._repeatedly(method, text, args, priority, lane, span, options, is_final=True)
 
     # Written out, because every call and every object less is felt in what the pool can do.
-    async def _briefly(  # noqa: C901, PLR0912, PLR0917
+    async def _briefly(  # noqa: C901, PLR0912, PLR0915, PLR0917
         self,
         knowledge: Knowledge,
         method: str,
@@ -230,20 +236,23 @@ class Statements:
         Run a statement that is neutral as far as `knowledge` goes. Whatever is not the common case takes the long way.
         """
         terms, generation = self._terms, knowledge.generation
+        now = terms.now
         is_sent = is_done = False
+        result: Any = None
         delay: float | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
-            slot = pool.take(rank, span.started) or await pool.obtain(
-                rank, span.started, span.deadline, is_named=lanes.is_named(priority)
-            )
-            raw, watch, sent = slot.con, slot.watch, terms.now()
+            slot = pool.take(rank, span.started, span.server)
+            if slot is None:
+                is_named = priority is not None or lanes.is_named(priority)
+                slot = await pool.obtain(rank, span.started, span.deadline, is_named=is_named, wanted=span.server)
+            raw, watch, sent = slot.con, slot.watch, now()
             execution: Execution | None = None
             try:
                 if slot.session.present != span.server or sent >= span.deadline:
                     execution = self._hold(pool, slot, lane)
                     await execution.settle(text, span)
-                    sent = terms.now()
+                    sent = now()
                 is_sent = True
                 pool.sweep.enter(watch, span.deadline)
                 result = await getattr(raw, method)(*args, **options)
@@ -260,9 +269,9 @@ class Statements:
                 raise
             finally:
                 watch.leave()
-                done = terms.now()
-                if is_sent:
-                    terms.stats.ran(done - sent, is_successful=is_done)
+                done = now()
+                if is_sent and terms.stats.ran(done - sent, is_successful=is_done) and terms.slow is not None:
+                    terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
@@ -300,9 +309,13 @@ class Statements:
         Run a statement, again while that is safe. `failed`: attempts that there were before.
         """
         progress = Progress()
+        attempts = failed
 
         async def attempt(progress: Progress) -> Any:
+            nonlocal attempts
+            attempts += 1
             execution = await self._lease(lane, span.deadline, is_named=lanes.is_named(priority))
+            execution.asked_at, execution.attempts = span.started, attempts
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final

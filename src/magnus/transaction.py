@@ -33,6 +33,9 @@ class State(enum.Enum):
     ENDED = "has ended"
 
 
+_OPEN: Final = State.OPEN
+
+
 class Transaction(Connection):
     """
     An open transaction: an asynchronous context manager, and a `Connection` while it lasts.
@@ -72,8 +75,9 @@ class Transaction(Connection):
         return f"<magnus.Transaction that {self.state.value}>"
 
     def _check(self, name: str) -> Execution:
-        self._check_state(name)
-        self._execution.check(f"Transaction.{name}")
+        if self.state is not _OPEN:
+            self._check_state(name)
+        self._execution.check(name, "Transaction")
         return self._execution
 
     def _check_state(self, name: str) -> None:
@@ -131,8 +135,7 @@ class Transaction(Connection):
         try:
             execution.check_reclaimed()
             if self.savepoint is None:
-                with execution.step("COMMIT"):
-                    await _commit.commit(execution.raw, limit=max(_commit.COMMIT_LEAST, execution.limit.client))
+                await execution.commit()
             else:
                 text = f"RELEASE SAVEPOINT {self.savepoint}"
                 await execution.send(text, text, execution.window(None))

@@ -30,11 +30,19 @@ ROWS = {
         for pool in POOLS
         for tasks in (100, 500)
     ],
+    "bench_shedding": [
+        f"{load}: {mode}"
+        for load in (
+            "10,000 at once", "2,000 clients in a loop", "0.95 x for 60 s", "2 x for 120 s",
+            "burst, limit 30 s", "2 x capacity, limit 3 s",
+        )
+        for mode in ("off", "on", "wait_target")
+    ],
     "bench_warm": [
         "magnus.Database, warmed", "magnus.Database, cold", "asyncpg.Pool, filled", "asyncpg.Pool, cold",
     ],
 }  # fmt: skip
-GOALS = {"bench_pool": 6, "bench_lanes": 8, "bench_waiters": 2, "bench_warm": 2}
+GOALS = {"bench_pool": 6, "bench_lanes": 8, "bench_waiters": 2, "bench_shedding": 7, "bench_warm": 2}
 
 
 @pytest.mark.slow

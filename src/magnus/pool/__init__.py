@@ -4,8 +4,9 @@ from magnus.pool._guard import watch_forks
 from magnus.pool._lanes import RANK, LaneLimits, lane_table
 from magnus.pool._lease import Lease
 from magnus.pool._pool import Pool
-from magnus.pool._slots import Slot
+from magnus.pool._slots import Slot, Watch
 from magnus.pool._stats import Distribution, LaneSnapshot, PoolSnapshot
+from magnus.pool._sweep import Sweep
 
 __all__ = [
     "RANK",
@@ -16,6 +17,8 @@ __all__ = [
     "Pool",
     "PoolSnapshot",
     "Slot",
+    "Sweep",
+    "Watch",
     "lane_table",
     "watch_forks",
 ]

@@ -73,12 +73,7 @@ class Histogram:
         counts = self._counts
         for seconds in self._fresh:
             micros = int(seconds * 1e6)
-            if micros < _SUB:
-                index = max(micros, 0)
-            else:
-                shift = micros.bit_length() - _SUB_BITS - 1
-                index = min((shift << _SUB_BITS) + (micros >> shift), _BUCKETS - 1)
-            counts[index] += 1
+            counts[_SHORT[micros] if 0 <= micros < _LONG else _bucket(micros)] += 1
         self._total += len(self._fresh)
         self._seconds += sum(self._fresh)
         self._fresh.clear()
@@ -119,6 +114,17 @@ class Histogram:
 
 def _lower(index: int) -> int:
     return _upper(index - 1) + 1 if index else 0
+
+
+def _bucket(micros: int) -> int:
+    if micros < _SUB:
+        return max(micros, 0)
+    shift = micros.bit_length() - _SUB_BITS - 1
+    return min((shift << _SUB_BITS) + (micros >> shift), _BUCKETS - 1)
+
+
+_LONG: Final = 1 << 13
+_SHORT: Final = tuple(map(_bucket, range(_LONG)))  # most are short, and looking up is cheaper than computing
 
 
 def _upper(index: int) -> int:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
     from magnus.observe import Event, Observer
+    from magnus.web.dashboard import Recorder, Server
 
     Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
@@ -46,6 +47,7 @@ class Magnus:
             self._observers += (logs.log_events(),)
         self._database: Database | None = None
         self._is_draining = False
+        self._watching: list[tuple[Recorder, Server]] = []
         self.router: APIRouter = health_router(self.report, self.stats)
 
     @property
@@ -86,6 +88,27 @@ class Magnus:
             self._database.add_observer(events)
         return metrics_router(Exposition(registry_of(DatabaseCollector(lambda: self.database, events))).render)
 
+    def dashboard(self, *, token: str | None = None, title: str = "Magnus") -> APIRouter:
+        """
+        Return the dashboard: `app.include_router(magnus.dashboard(token=…), prefix="/dashboard")`, before it starts.
+
+        It is read only and shows statements, sessions and events of everybody. Without a `token` (which the page asks
+        for) only requests of this machine to its own loopback address are answered.
+
+        Raises:
+            ConfigError: the token is too short to be one.
+        """
+        from magnus.web.dashboard import Recorder, Server, Service, checked_token, dashboard_router
+
+        recorder = Recorder(lambda: self.database)
+        server = Server(lambda: self.database.config)
+        self._observers += (recorder,)
+        if self._database is not None:
+            self._database.add_observer(recorder)
+        self._watching.append((recorder, server))
+        source = Service(recorder, self.stats, self.report, server, title)
+        return dashboard_router(source, token=checked_token(token))
+
     def begin_drain(self) -> None:
         """
         Let readiness answer 503 `draining` from now on, while requests are still served.
@@ -122,11 +145,15 @@ class Magnus:
         set_database(db)
         rewarming = _Rewarming(db, self._warmup)
         db.add_observer(rewarming)
+        recording = [asyncio.get_running_loop().create_task(recorder.run()) for recorder, _ in self._watching]
         try:
             await db.warmup_pool(self._warmup)
             yield
         finally:
             self.begin_drain()
+            for task in recording:
+                task.cancel()
+            await asyncio.gather(*recording, *(server.close() for _, server in self._watching), return_exceptions=True)
             set_database(None)
             self._database = None
             await rewarming.stop()
