@@ -99,9 +99,13 @@ class _Undeterred:
                 return
 
 
-async def commit(con: Connection, *, limit: float, sweep: Sweep | None = None, watch: Watch | None = None) -> None:
+async def commit(
+    con: Connection, *, limit: float, last: str = "", sweep: Sweep | None = None, watch: Watch | None = None
+) -> None:
     """
     Commit the open transaction, within `limit` seconds, held by `sweep` over the connection's `watch` when given.
+
+    `last` is SQL that goes with COMMIT, in the same round trip; when the server refuses it, it never comes to COMMIT.
 
     A cancellation of the caller waits until the outcome is known and is raised then; an unknown outcome outweighs it.
 
@@ -114,7 +118,8 @@ async def commit(con: Connection, *, limit: float, sweep: Sweep | None = None, w
     """
     _check_open(con)
     notices = _driver.CommitNotices.on(con)
-    work = _Undeterred(con.execute("COMMIT") if notices.is_lasting else con.execute("COMMIT", timeout=limit + _BEYOND))
+    text = f"{last}; COMMIT" if last else "COMMIT"
+    work = _Undeterred(con.execute(text) if notices.is_lasting else con.execute(text, timeout=limit + _BEYOND))
     cut: asyncio.TimerHandle | None = None
     is_swept = sweep is not None and watch is not None and sweep.guard(watch, limit, con.terminate)
     if not is_swept:

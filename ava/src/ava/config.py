@@ -28,6 +28,8 @@ class Settings(BaseSettings):
         import_max_rows: The most rows of an import.
         dashboard_token: Who has it may look at /dashboard from anywhere; without one only this machine may.
         import_batch_rows: Rows that a partial import books in one transaction.
+        relay_interval: Seconds between two looks for events to tell; 0: another process tells them (`ava relay`).
+        keep_days: Days that the answers of orders and imports are kept for a repeat; their keys are kept for ever.
     """
 
     model_config = SettingsConfigDict(env_prefix="AVA_", env_ignore_empty=True, frozen=True, extra="ignore")
@@ -47,6 +49,9 @@ class Settings(BaseSettings):
     @property
     def token_of_dashboard(self) -> str | None:
         return None if self.dashboard_token is None else self.dashboard_token.get_secret_value()
+
+    relay_interval: float = Field(1.0, ge=0, allow_inf_nan=False)
+    keep_days: float = Field(30.0, gt=0, allow_inf_nan=False)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

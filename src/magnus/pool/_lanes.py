@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from magnus.config import LaneSettings
+    from magnus.session import Need
 
 RANK: Final[Mapping[QueryPriority, int]] = MappingProxyType({lane: rank for rank, lane in enumerate(LANES)})
 _WEIGHTS: Final = (0, 8, 4, 2, 1)  # CRITICAL is outside the shares
@@ -146,7 +147,7 @@ class Waiter:
         self.error: Exception | None = None
         self.may_be_shed = False
         self.is_shed = False
-        self.wanted: float | None = None
+        self.wanted: Need = None
         self.was_idle = False
         self.holding: Any = None
 

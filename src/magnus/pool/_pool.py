@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from magnus.config import DatabaseConfig
     from magnus.observe import Event
+    from magnus.session import Need
 
 _CLOCK: Final = MonotonicClock()
 _ACQUIRED: Final = State.ACQUIRED
@@ -198,7 +199,7 @@ class Pool(Operations):
     # --- callers
 
     async def acquire(
-        self, lane: QueryPriority, deadline: float | None, *, is_named: bool = False, wanted: float | None = None
+        self, lane: QueryPriority, deadline: float | None, *, is_named: bool = False, wanted: Need = None
     ) -> Lease:
         """
         Return a connection of one's own, at the latest at `deadline` (monotonic seconds; None waits without end).
@@ -222,7 +223,7 @@ class Pool(Operations):
             slot = await self.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
         return Lease(slot, lane, now)
 
-    def take(self, rank: int, now: float, wanted: float | None = None) -> Slot | None:
+    def take(self, rank: int, now: float, wanted: Need = None) -> Slot | None:
         """
         Return a slot that is free this moment, its connection certainly alive; None when that takes an `obtain`.
 
@@ -255,7 +256,7 @@ class Pool(Operations):
         deadline: float | None,
         *,
         is_named: bool = False,
-        wanted: float | None = None,
+        wanted: Need = None,
     ) -> Slot:
         """
         Return a slot, waiting for it if need be: called right after `take` gave none, with nothing in between. `since`

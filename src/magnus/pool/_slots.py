@@ -6,7 +6,7 @@ from enum import IntEnum
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from magnus.session import SessionLimit
+from magnus.session import Need, SessionLimit
 
 if TYPE_CHECKING:
     import asyncio
@@ -130,7 +130,7 @@ class Slot:
         self.con: Any = None
         self.probe: Callable[[], bool] = bool
         self.session = SessionLimit()
-        self.filed: float | None = None
+        self.filed: Need = None
         self.watch = Watch()
 
 

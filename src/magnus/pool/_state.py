@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from magnus.pool._lanes import Waiter
+    from magnus.session import Need
 
 _IDLE: Final = State.IDLE  # an attribute of an enum costs more than what is done with it
 _ACQUIRED: Final = State.ACQUIRED
@@ -70,7 +71,7 @@ class PoolState:
         self.lanes = Lanes(limits.lanes())
         self.slots: set[Slot] = set()
         self._idle: dict[Slot, None] = {}  # in order; the last one is used first: the rest may shrink away
-        self._idle_by: dict[float | None, dict[Slot, None]] = {}  # the same, by the limit that their session has
+        self._idle_by: dict[Need, dict[Slot, None]] = {}  # the same, by the limit that their session has
         self._count = [0] * len(State)
         self.floor = limits.min_size
         self.generation = 0
@@ -112,7 +113,7 @@ class PoolState:
 
     # --- events from callers
 
-    def candidate(self, rank: int, wanted: float | None = None) -> Slot | None:
+    def candidate(self, rank: int, wanted: Need = None) -> Slot | None:
         """
         Return the idle slot that a caller would be given: one whose session has the `wanted` limit if there is one,
         the one used last in either case. None: it has to `wait`.
@@ -136,7 +137,7 @@ class PoolState:
         self.last_handoff = now
         self.full_since = None
 
-    def take(self, rank: int, now: float, wanted: float | None = None) -> Slot | None:
+    def take(self, rank: int, now: float, wanted: Need = None) -> Slot | None:
         """
         A caller arrives: give it an idle slot, or None, when it has to `wait`.
         """

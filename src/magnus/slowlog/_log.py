@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _GATHER: Final = 0.5
 _BATCH: Final = 500
-_ASKED: Final = 5  # statements that the server is asked about, a batch
+_ASKED: Final = 10  # statements that the server is asked about, a batch
 _BREATH: Final = 20  # rows made before other tasks have their turn
 _FIRST_PAUSE: Final = 0.5
 _LAST_PAUSE: Final = 30.0
@@ -162,7 +162,7 @@ class SlowLog:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._buffer.clear()
-        self._note_left_out()
+        await self._note_left_out()
         self._tell_at = 0.0
         self._tell_left_out()
         await self._table.close()
@@ -178,9 +178,8 @@ class SlowLog:
     def snapshot(self) -> dict[str, Any]:
         """
         Return the log's figures, ready for JSON; `waiting` are rows that are not in the table yet, `left_out` the 20
-        fingerprints that miss most rows.
+        fingerprints that miss most rows, half a second late.
         """
-        self._note_left_out()
         most = sorted(self._left_out.items(), key=lambda item: -item[1])[:_TOP]
         return {
             "state": self._state,
@@ -200,6 +199,7 @@ class SlowLog:
             await self._pause(_GATHER)
             while len(self._buffer) and await self._turn():
                 pass
+            await self._note_left_out()
             self._tell_left_out()
             await self._prune()
         while len(self._buffer) and await self._turn():
@@ -279,7 +279,7 @@ class SlowLog:
             self._broken_at = None
 
     async def _rows(self, taken: Sequence[Entry]) -> list[Row]:
-        self._note_left_out()
+        await self._note_left_out()
         found: list[Row] = []
         for entry in taken:
             found.append(row_of(entry, self._known, self._skipped))
@@ -330,8 +330,10 @@ class SlowLog:
 
     # --- what is missing
 
-    def _note_left_out(self) -> None:
-        for text, times in self._buffer.left_out().items():
+    async def _note_left_out(self) -> None:
+        for number, (text, times) in enumerate(self._buffer.left_out().items(), 1):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
             fingerprint = OTHERS if text == OTHERS else self._known.normal(text).fingerprint
             self._skip(fingerprint, times)
             self._left_out[fingerprint] = self._left_out.get(fingerprint, 0) + times

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from magnus import _driver, sql
+from magnus._beside import open_beside
 from magnus.errors import ConnectError
 from magnus.slowlog._rows import COLUMNS, writable
 
@@ -58,6 +57,7 @@ class Table:
         self._config = config
         self._connect = connect
         self._con: Connection | None = None
+        self._has_plans = False
         self._place: _Place | None = None
 
     @property
@@ -112,6 +112,7 @@ class Table:
         assert place is not None
         text = _PLAN.format(schema=_quoted(place.schema))
         await con.execute(text, fingerprint, plan.queryid, query, document, plan.cost, timeout=_LIMIT)
+        self._has_plans = True
 
     async def prune(self, days: float, rows: int) -> None:
         """
@@ -120,15 +121,17 @@ class Table:
         if not days and not rows:
             return
         con = await self.ready()
-        while True:
+        is_more = True
+        while is_more:
             async with con.transaction():
                 await con.execute(_LIGHT, timeout=_LIMIT)
                 if not await con.fetchval(_ALONE, timeout=_LIMIT):
                     return
                 text = sql.text("slow_query_log_retention")
                 done = await con.execute(text, days or None, rows or None, _PRUNED, timeout=4 * _LIMIT)
-            if done.rpartition(" ")[2] != str(_PRUNED):
-                return
+                is_more = done.rpartition(" ")[2] == str(_PRUNED)
+                if not is_more and days and self._has_plans:
+                    await con.execute(sql.text("slow_query_plan_retention"), days, timeout=4 * _LIMIT)
 
     async def close(self) -> None:
         con, self._con = self._con, None
@@ -155,14 +158,7 @@ class Table:
             _driver.disown(con)
 
     async def _open(self) -> Connection:
-        arguments = self._config.connect_arguments(os.environ)
-        try:
-            async with asyncio.timeout(self._config.connect_timeout):
-                con = await self._connect(**arguments)
-        except Exception as error:  # noqa: BLE001  # named here
-            found = _driver.connect_error(error)
-            raise found from found.__cause__
-        _driver.guard_socket(con)
+        con = await open_beside(self._config, self._connect, "slow log")
         self._con = con
         return con
 
