@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from magnus.loadtest import Result
 
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)(?:\.\.(\d+(?:\.\d+)?))?(?:/s)?")
-_THRESHOLD: Final = re.compile(r"(p50|p90|p95|p99|p999|mean|longest|errors|rate)\s*(<=|<|>=|>)\s*(\d+(?:\.\d+)?)\s*(us|ms|s|/s|%)?")
+_THRESHOLD: Final = re.compile(
+    r"(p50|p90|p95|p99|p999|mean|longest|errors|rate)\s*(<=|<|>=|>)\s*(\d+(?:\.\d+)?)\s*(us|ms|s|/s|%)?"
+)
 _UNITS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, None: 1.0}
 
 
@@ -65,7 +68,9 @@ def bench(
     found = samples.result(warm_up=samples.steady_after() if warm_up is None else warm_up)
     document = {**found.as_dict(), "run": described(load, rate)}
     verdicts = [verdict(check, found) for check in checks]
-    document["thresholds"] = [{"check": text, "measured": measured, "is_met": is_met} for text, measured, is_met in verdicts]
+    document["thresholds"] = [
+        {"check": text, "measured": measured, "is_met": is_met} for text, measured, is_met in verdicts
+    ]
     _write(save, json.dumps(document, indent=2) + "\n")
     _write(html, report.page(document))
     exit_code = ExitCode.DONE if all(is_met for _, _, is_met in verdicts) else ExitCode.NO
@@ -76,14 +81,13 @@ def described(load: Load, rate: str | None) -> dict[str, Any]:
     """
     Return what was run, without any secret of its target.
     """
-    from magnus import __version__
-
     is_url = load.target.address.startswith(("http://", "https://"))
     shown = load.target.address if is_url else DatabaseConfig(dsn=load.target.address).safe_dsn
     return {
         "workload": load.workload, "target": shown, "model": "closed" if rate is None else f"open, {rate}",
         "seconds": load.seconds, "clients": load.clients, "processes": load.processes, "seed": load.seed,
-        "pool": "" if is_url else load.target.pool, "connections": load.target.connections, "magnus": __version__,
+        "pool": "" if is_url else load.target.pool, "connections": load.target.connections,
+        "magnus": metadata.version("magnus-db"),
         **load.target.options,
     }  # fmt: skip
 
@@ -157,7 +161,13 @@ def _lines(found: Result, verdicts: Sequence[tuple[str, float | None, bool]]) ->
 def _table(found: Result) -> Table:
     heads = ("operation", "requests", "failed", "refused", "mean ms", "p50", "p95", "p99", "p99.9", "longest")
     rows = [
-        (row.name, row.requests, row.failed, row.refused, *(_ms(value) for value in (row.mean, row.p50, row.p95, row.p99, row.p999, row.longest)))
+        (
+            row.name,
+            row.requests,
+            row.failed,
+            row.refused,
+            *(_ms(value) for value in (row.mean, row.p50, row.p95, row.p99, row.p999, row.longest)),
+        )
         for row in (*found.operations, found.total)
     ]
     return Table(heads, rows)

@@ -6,7 +6,7 @@ from magnus.loadtest.runner import Load, run
 from magnus.loadtest.samples import Figures, Result, Samples
 from magnus.loadtest.workload import Client, Refused, Target, Workload, find, names
 
-__all__ = [  # noqa: RUF022  # plain order, as sorted() has it
+__all__ = [  # plain order, as sorted() has it
     "Client",
     "Comparison",
     "Figures",

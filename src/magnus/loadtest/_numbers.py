@@ -101,7 +101,13 @@ def compare(a: Sequence[float], b: Sequence[float], *, alpha: float = 0.01) -> C
     n, mean, spread = len(logs), fmean(logs), stdev(logs)
     if spread == 0:
         ratio = math.exp(mean)
-        return Comparison(Interval(ratio, ratio, ratio), 1.0 if mean == 0 else 0.0, math.copysign(math.inf, mean) if mean else 0.0, n, alpha)
+        return Comparison(
+            Interval(ratio, ratio, ratio),
+            1.0 if mean == 0 else 0.0,
+            math.copysign(math.inf, mean) if mean else 0.0,
+            n,
+            alpha,
+        )
     error = spread / math.sqrt(n)
     reach = t_quantile(1 - alpha / 2, n - 1) * error
     interval = Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
@@ -119,7 +125,7 @@ def interval(values: Sequence[float], *, alpha: float = 0.01) -> Interval:
     if not n:
         return Interval(math.nan, math.nan, math.nan)
     total, k = 0.0, 0
-    for k in range(n // 2):  # noqa: B007  # where it stopped is what is wanted
+    for k in range(n // 2):  # where it stopped is what is wanted
         total += math.comb(n, k) / 2**n
         if total > alpha / 2:
             break

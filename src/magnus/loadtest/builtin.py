@@ -1,9 +1,9 @@
-"""The workloads that come with the library: one row by key, pgbench's TPC-B, and what a server did before."""
+"""The workloads that come with the library: one row by key, and pgbench's TPC-B."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -22,14 +22,6 @@ BRANCHES: Final = 1
 TELLERS: Final = 10
 ACCOUNTS: Final = 100_000
 """Rows a unit of scale, as pgbench has them."""
-
-
-class Access(Protocol):
-    """
-    What the workloads need of a pool; both have it.
-    """
-
-    def acquire(self) -> Any: ...
 
 
 @asynccontextmanager
@@ -74,7 +66,9 @@ async def _prepare(target: Target, scale: int) -> None:
                 raise ConfigError("scale", scale, f"is above that of the tables that are there ({found})")
             return
         async with con.transaction():
-            await con.execute(_TABLES.format(branches=BRANCHES * scale, tellers=TELLERS * scale, accounts=ACCOUNTS * scale))
+            await con.execute(
+                _TABLES.format(branches=BRANCHES * scale, tellers=TELLERS * scale, accounts=ACCOUNTS * scale)
+            )
         await con.execute("VACUUM ANALYZE pgbench_branches, pgbench_tellers, pgbench_accounts")
     finally:
         await con.close()
@@ -90,7 +84,7 @@ class Select:
     def __init__(self, options: Mapping[str, str]) -> None:
         self._scale = scale_of(options)
 
-    def lane(self, operation: str) -> str:  # noqa: ARG002, PLR6301
+    def lane(self, operation: str) -> str:  # noqa: ARG002
         return ""
 
     async def prepare(self, target: Target) -> None:
@@ -121,7 +115,7 @@ class TpcB:
     def __init__(self, options: Mapping[str, str]) -> None:
         self._scale = scale_of(options)
 
-    def lane(self, operation: str) -> str:  # noqa: ARG002, PLR6301
+    def lane(self, operation: str) -> str:  # noqa: ARG002
         return ""
 
     async def prepare(self, target: Target) -> None:
@@ -152,56 +146,6 @@ class _Booking:
             await con.execute(_HISTORY, teller, branch, account, delta)
 
 
-class Replay:
-    """
-    The reads that pg_stat_statements has counted, by their calls, with arguments drawn from the planner's statistics.
-
-    Only statements that begin with SELECT and run in a READ ONLY transaction are replayed, each argument of a type
-    whose most common values or bounds pg_stats knows; `prepare` says how much of all time that is.
-    """
-
-    def __init__(self, options: Mapping[str, str]) -> None:
-        self._limit = int(options.get("statements", "20"))
-        self._found: dict[str, Any] = {}
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        return {name: statement.calls for name, statement in self._found.items()}
-
-    def lane(self, operation: str) -> str:  # noqa: ARG002, PLR6301
-        return ""
-
-    async def prepare(self, target: Target) -> None:
-        from magnus.loadtest.replay import statements
-
-        con = await asyncpg.connect(target.address)
-        try:
-            self._found = await statements(con, self._limit)
-        finally:
-            await con.close()
-
-    @asynccontextmanager
-    async def open(self, target: Target, process: int) -> AsyncIterator[Client]:  # noqa: ARG002
-        if not self._found:
-            await self.prepare(target)
-        async with access(target) as pool:
-            yield _Replaying(pool, self._found)
-
-
-class _Replaying:
-    def __init__(self, pool: Any, found: Mapping[str, Any]) -> None:
-        self._pool = pool
-        self._found = found
-
-    async def run(self, operation: str, rng: Random) -> None:
-        statement = self._found[operation]
-        await declined(self._read(statement.text, statement.arguments(rng)))
-
-    async def _read(self, text: str, arguments: list[Any]) -> None:
-        async with self._pool.acquire() as con, con.transaction(readonly=True):
-            await con.fetch(text, *arguments)
-
-
 async def declined(work: Any) -> Any:
     try:
         return await work
@@ -210,9 +154,7 @@ async def declined(work: Any) -> Any:
 
 
 _BALANCE: Final = "SELECT abalance FROM pgbench_accounts WHERE aid = $1"
-_HISTORY: Final = (
-    "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES ($1, $2, $3, $4, CURRENT_TIMESTAMP)"
-)
+_HISTORY: Final = "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES ($1, $2, $3, $4, CURRENT_TIMESTAMP)"
 _TABLES: Final = """
 CREATE TABLE pgbench_branches (bid int PRIMARY KEY, bbalance int, filler char(88));
 CREATE TABLE pgbench_tellers (tid int PRIMARY KEY, bid int, tbalance int, filler char(84));

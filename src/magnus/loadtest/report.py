@@ -28,14 +28,18 @@ def page(document: Mapping[str, Any]) -> str:
     note = (
         f"<p class='soft'>The generator was late by {late:.1f} ms at most in 99 of 100 requests.</p>"
         if document["generator_has_kept_up"]
-        else f"<p class='bad'>The generator could not keep up: it was late by {late:.1f} ms (p99), which is in the times.</p>"
+        else f"<p class='bad'>The generator did not keep up: {late:.1f} ms late (p99), which is in the times.</p>"
     )
+    counts = [("requests", "#1971c2", [(at, count) for at, count, _, _ in course])]
+    times = [
+        ("p50", "#2f9e44", [(at, p50) for at, _, p50, _ in course]),
+        ("p99", "#c2255c", [(at, p99) for at, _, _, p99 in course]),
+    ]
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>magnus bench</title>"
         f"<style>{_STYLE}</style><h1>magnus bench</h1>{_described(document.get('run', {}))}{note}"
         f"<h2>Figures</h2>{_table(rows)}"
-        f"<h2>Requests a second</h2>{plot([('requests', '#1971c2', [(at, count) for at, count, _, _ in course])], '')}"
-        f"<h2>Latency</h2>{plot([('p50', '#2f9e44', [(at, p50) for at, _, p50, _ in course]), ('p99', '#c2255c', [(at, p99) for at, _, _, p99 in course])], 'ms')}"
+        f"<h2>Requests a second</h2>{plot(counts, '')}<h2>Latency</h2>{plot(times, 'ms')}"
         f"{_failures(document['failures'])}</html>\n"
     )
 
@@ -46,7 +50,18 @@ def _described(run: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = ("requests", "failed", "refused", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "longest_ms")
+    heads = (
+        "requests",
+        "failed",
+        "refused",
+        "mean_ms",
+        "p50_ms",
+        "p90_ms",
+        "p95_ms",
+        "p99_ms",
+        "p999_ms",
+        "longest_ms",
+    )
     head = "".join(f"<th>{name.removesuffix('_ms')}{' ms' if name.endswith('_ms') else ''}</th>" for name in heads)
     body = "".join(
         f"<tr><td>{escape(row['name'])}</td>{''.join(f'<td>{_shown(row[name])}</td>' for name in heads)}</tr>"
@@ -57,7 +72,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _shown(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
 
 
@@ -86,7 +101,8 @@ def plot(lines: Sequence[tuple[str, str, Sequence[tuple[float, float | None]]]],
         for _, colour, line in lines
     )
     marks = "".join(
-        f"<text x='{_EDGE - 6}' y='{_HEIGHT - 20 - (_HEIGHT - 40) * part:.0f}' text-anchor='end'>{top * part:,.4g}</text>"
+        f"<text x='{_EDGE - 6}' y='{_HEIGHT - 20 - (_HEIGHT - 40) * part:.0f}' text-anchor='end'>"
+        f"{top * part:,.4g}</text>"
         for part in (0, 0.5, 1)
     )
     legend = "".join(

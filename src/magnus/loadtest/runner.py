@@ -223,7 +223,7 @@ async def _several(load: Load, on_progress: Callable[[float, int, int], None] | 
         parts = waiting.result()
         for found in parts:
             if isinstance(found, str):
-                raise RuntimeError(f"a process of the load test failed: {found}")
+                raise RuntimeError(f"a process of the load test failed: {found}")  # noqa: TRY004  # its text is an error
         return Samples.merged(parts)
     finally:
         for process, pipe in children:

@@ -134,4 +134,4 @@ def find(name: str, options: Mapping[str, str]) -> Workload:
     raise ConfigError("workload", name, f"is none of {', '.join(names())}, nor a file that ends in .sql")
 
 
-_BUILT_IN: Final = {"tpcb": "TpcB", "select": "Select", "replay": "Replay"}
+_BUILT_IN: Final = {"tpcb": "TpcB", "select": "Select"}
