@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs tuning-proof mutants bench bench-pool lock vendor clean
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants bench bench-pool lock vendor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,9 +44,6 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-tuning-proof: $(VENV)/.dev  ## the optimizer's memory proof over 100,000 random servers; the suite tries 20,000
-	MAGNUS_FACTS=100000 $(BIN)/pytest tests/unit/tuning/test_budget.py
 
 docs: $(VENV)/.dev  ## the pages that are made from the code
 	$(BIN)/python tests/settings_doc.py --write

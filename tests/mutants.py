@@ -51,6 +51,12 @@ def shell(protection: str, file: str, text: str, mutated: str, *tests: str) -> M
     return Mutant(protection, f"{POOL}/{file}", text, mutated, tuple(f"tests/races/{t}" for t in tests))
 
 
+def tuning(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(
+        protection, f"src/magnus/tuning/{file}", text, mutated, tuple(f"tests/unit/tuning/{t}" for t in tests)
+    )
+
+
 def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
     return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
@@ -358,6 +364,113 @@ MUTANTS = (
         "A failed probe of somebody else is followed up",
         "src/magnus/_control.py", "            if self.verdicts.is_ok:\n                self._wake.set()\n", "",
         (f"{CONTROL}::test_a_probe_of_somebody_else_that_failed_is_followed_up_without_waiting_for_the_interval",),
+    ),
+    tuning(
+        "A value cannot leave its quotes", "quoting.py",
+        """_single_line(value).replace("'", "''")
+    return "E'\"""", """_single_line(value)
+    return "E'\"""",
+        "test_quoting.py",
+    ),
+    tuning(
+        "A setting's name is a name", "quoting.py",
+        "if not _NAME.fullmatch(name) or len(name) > 127:", "if False:",
+        "test_quoting.py::test_a_name_that_is_none_is_refused",
+    ),
+    tuning(
+        "A value is a single line", "quoting.py",
+        "if _LINE_ENDS.search(value):", "if False:",
+        "test_quoting.py::test_a_value_of_several_lines_is_refused",
+    ),
+    tuning(
+        "A list setting is one literal an item", "quoting.py",
+        "if name not in LIST_SETTINGS:", "if True:",
+        "test_quoting.py::test_a_list_is_one_literal_an_item",
+    ),
+    tuning(
+        "A plan that was edited is refused", "plan.py",
+        "if found.digest != found.computed_digest():", "if False:",
+        "test_plan.py::test_a_plan_that_was_edited_is_refused",
+    ),
+    tuning(
+        "Preloaded libraries are kept", "rules/statistics.py",
+        "return Want(joined((*server.preload, LIBRARY)), reason", "return Want(LIBRARY, reason",
+        "test_plan.py::test_the_preload_list_is_merged_never_replaced",
+    ),
+    tuning(
+        "A library that is not installed is not preloaded", "rules/statistics.py",
+        "if server.available_extensions and LIBRARY not in server.available_extensions:", "if False:",
+        "test_plan.py::test_a_library_that_is_not_installed_is_not_preloaded",
+    ),
+    tuning(
+        "Undo returns to the value that ALTER SYSTEM gave before", "planner.py",
+        "if setting.in_auto_conf or", "if False and",
+        "test_plan.py::test_undo_returns_to_what_was_there_not_to_the_default",
+    ),
+    tuning(
+        "What takes memory comes with what gives some back", "planner.py",
+        'needs = tuple(f"setting:{name}" for name in sorted(others))', "pass",
+        "test_plan.py::test_only_takes_quick_wins_groups_settings_and_ids",
+    ),
+    tuning(
+        "Nothing that takes memory is raised when the sessions do not fit", "rules/budget.py",
+        "        if room < self._least_need():\n            return None\n", "",
+        "test_budget.py::test_sessions_that_do_not_fit_raise_nothing_and_say_what_would_fit",
+    ),
+    tuning(
+        "Rounding takes a twentieth of the reserve at most", "rules/budget.py",
+        "if rounded > exact and (rounded - exact) * share > self.reserve / 20:", "if False:",
+        "test_budget.py::test_rounding_takes_little_of_the_reserve",
+    ),
+    tuning(
+        "An unsafe value is lowered however little it differs", "rules/rule.py",
+        "not found.is_strict and is_good", "is_good",
+        "test_budget.py::test_an_unsafe_value_is_lowered_however_little_it_differs",
+    ),
+    tuning(
+        "What this build of the server does not know is not planned", "setting.py",
+        'if self.vartype == "enum" and text.lower() not in self.enumvals:', "if False:",
+        "test_setting.py::test_what_the_server_would_refuse_is_refused_with_the_reason",
+    ),
+    tuning(
+        "What outranks ALTER SYSTEM is not planned", "rules/rule.py",
+        "if setting.is_outranked:", "if False:",
+        "test_plan.py::test_what_outranks_alter_system_is_not_planned",
+    ),
+    tuning(
+        "Superusers, replication and monitoring are spared the time-out", "objects.py",
+        "if not (role.is_superuser or role.is_replication or role.is_monitor or", "if not (",
+        "test_plan.py::test_idle_time_out_is_for_application_roles_only",
+    ),
+    tuning(
+        "A limit of a parent counts", "host.py",
+        "for depth in range(len(parts), -1, -1):", "for depth in range(len(parts), len(parts) - 1, -1):",
+        "test_host.py::test_memory_is_the_least_of_the_machine_and_every_limit_above",
+    ),
+    tuning(
+        "Version 1's word for no limit is no limit", "host.py",
+        "return value if 0 < value < UNLIMITED else None", "return value",
+        "test_host.py::test_memory_is_the_least_of_the_machine_and_every_limit_above",
+    ),
+    tuning(
+        "A stranger's process is not taken for the server", "host.py",
+        'return title.startswith("postgres: ") and where in title', 'return title.startswith("postgres: ")',
+        "test_host.py::test_a_process_is_here_only_when_it_serves_this_very_connection",
+    ),
+    tuning(
+        "A session's own value does not pass for the server's", "settings_read.py",
+        "if setting.source not in _OF_SESSION:", "if True:",
+        "test_collect.py::test_the_files_say_what_a_roles_own_value_hides",
+    ),
+    tuning(
+        "Each storage read is at a place of its own", "storage.py",
+        "chance.randrange(count)", "0",
+        "test_host.py::test_random_reads_are_measured",
+    ),
+    tuning(
+        "Standbys are raised before their primary", "notes.py",
+        "(raised if is_raised else lowered)", "lowered",
+        "test_plan.py::test_standbys_come_first_when_a_value_rises",
     ),
     slow_log(
         "The slow-query log's queue is bounded", "slowlog/_buffer.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
 from dataclasses import dataclass
 from importlib import metadata
@@ -32,6 +33,17 @@ class Shared:
 
     dsn: str | None
     output_format: OutputFormat
+    output: Path | None = None
+
+
+class FailOn(enum.StrEnum):
+    """
+    From which severity on findings make the answer a no.
+    """
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 _DSN_HELP = "The server: a URI, 'host=… dbname=…' or 'service=…'. Else MAGNUS_DSN, DATABASE_URL, PGHOST and its kin."
@@ -62,6 +74,9 @@ def _app() -> App:
     app.meta.suppress_keyboard_interrupt = False  # `main` says that it was interrupted
     app.command(ping)
     app.command(lanes)
+    app.command(check)
+    app.command(explain)
+    app.command(indexes)
     app.command(plan)
     app.command(role)
     app.command(top)
@@ -83,16 +98,19 @@ def _app() -> App:
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         dsn: Annotated[str | None, Parameter(name=["--dsn", "-d"], help=_DSN_HELP)] = None,
         output_format: Annotated[OutputFormat, Parameter(help="For people or for machines.")] = OutputFormat.TEXT,
+        output: Annotated[
+            Path | None, Parameter(name=["--output", "-o"], help="Write the answer to this file.")
+        ] = None,
     ) -> object:
         """
         Take the options that every command has, then run the command.
         """
         command, bound, ignored = app.parse_args(tokens)
-        shared = Shared(dsn, output_format)
+        shared = Shared(dsn, output_format, output)
         try:
             return command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, shared))
         except ConfigError as error:  # of an argument
-            return render.show(Failure(" ".join(tokens[:1]), ExitCode.USAGE, str(error)), output_format)
+            return render.show(Failure(" ".join(tokens[:1]), ExitCode.USAGE, str(error)), output_format, output)
 
     return app
 
@@ -117,6 +135,63 @@ def lanes(
     from magnus.cli.lanes import lanes as call
 
     return _carry_out("lanes", lambda: call(pool_size, os.environ), shared)
+
+
+def check(
+    *,
+    only: Annotated[list[str] | None, Parameter(negative="", help="Codes, or their beginnings: I001, V.")] = None,
+    ignore: Annotated[
+        list[str] | None, Parameter(negative="", help="Codes, or their beginnings, to leave out.")
+    ] = None,
+    fail_on: Annotated[FailOn, Parameter(help="The least severity that makes the exit code 1.")] = FailOn.ERROR,
+    list_: Annotated[bool, Parameter(name="--list", negative="", help="List the checks, without a server.")] = False,
+    memory: Annotated[str | None, Parameter(help="Memory of a server that is elsewhere, e.g. 8GB.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Examine a server: read only, in one snapshot, safe beside production.
+
+    Each check is ok, a finding with its fix and undo, or unknown with what is missing; unknown is never ok.
+    Exit codes: 0 clean, 1 findings of --fail-on or worse, 2 usage, 3 no connection.
+
+    Example: magnus -d service=ava-prod check --ignore Q --fail-on warning --output-format github
+    """
+    from magnus.cli import check as command
+
+    if list_:
+        return _carry_out("check", command.listing, shared)
+    asked = command.Asked(tuple(only or ()), tuple(ignore or ()), str(fail_on), memory)
+    return _carry_out("check", lambda: asyncio.run(command.check(shared.dsn, os.environ, asked)), shared)
+
+
+def indexes(
+    *,
+    statements: Annotated[int, Parameter(help="How many of the slowest statements to look at.")] = 50,
+    out: Annotated[Path | None, Parameter(help="Save a plan here, for magnus apply.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Say which indexes are missing, invalid, doubled or unused. Changes nothing.
+
+    The slowest statements are planned, never run. Indexes to make get names that begin with magnus_; only such ones are
+    ever proposed to be dropped, everything else is for you to decide.
+
+    Example: magnus -d service=ava-prod indexes --out plan.json
+    """
+    from magnus.cli.indexes import indexes as call
+
+    return _carry_out("indexes", lambda: asyncio.run(call(shared.dsn, os.environ, most=statements, out=out)), shared)
+
+
+def explain(code: str | None = None, /, *, shared: FromShared) -> int:
+    """
+    Say what a check looks at, why, from which threshold on, and how to repair and undo it; all of them without CODE.
+
+    Example: magnus explain I001
+    """
+    from magnus.cli.check import explain as call
+
+    return _carry_out("explain", lambda: call(code), shared)
 
 
 def plan(
@@ -426,4 +501,4 @@ def _carry_out(command: str, call: Callable[[], Answer | Failure], shared: Share
         found = call()
     except ConfigError as error:
         found = Failure(command, ExitCode.USAGE, str(error))
-    return render.show(found, shared.output_format)
+    return render.show(found, shared.output_format, shared.output)
