@@ -5,6 +5,7 @@ They work on servers of one's own (`magnus.embedded`) and on any address (`Fault
 
 from __future__ import annotations
 
+from magnus.testing._fake_server import RefusingServer
 from magnus.testing._flow import COMMIT, Action, Direction, Rule, Shape
 from magnus.testing._ledger import Journal, Verdict, Word, compare, read
 from magnus.testing._processes import (
@@ -30,6 +31,7 @@ __all__ = [
     "Journal",
     "Link",
     "Process",
+    "RefusingServer",
     "Rule",
     "Shape",
     "SimLoop",

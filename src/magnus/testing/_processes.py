@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from magnus.embedded import ClusterError, _postmaster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from magnus.embedded import Cluster
 
@@ -100,8 +100,7 @@ async def kill(cluster: Cluster) -> None:
 
     `await cluster.start()` starts it again, with crash recovery.
     """
-    send(cluster, signal.SIGKILL)
-    await until(lambda: not processes(cluster))
+    await _gone(cluster, send(cluster, signal.SIGKILL))
 
 
 async def crash(cluster: Cluster) -> int:
@@ -124,8 +123,9 @@ async def restart_immediately(cluster: Cluster) -> float:
     connections again; the number is the seconds since the signal.
     """
     began = time.monotonic()
+    pids = [process.pid for process in processes(cluster)]
     send(cluster, signal.SIGQUIT, "postmaster")
-    await until(lambda: not processes(cluster))
+    await _gone(cluster, pids)
     await cluster.start()
     return time.monotonic() - began
 
@@ -145,15 +145,9 @@ async def promote(cluster: Cluster) -> float:
     return time.monotonic() - began
 
 
-async def until(is_done: Callable[[], bool], patience: float = _PATIENCE) -> None:
-    """
-    Wait until a condition holds, asking every 10 ms.
-
-    Raises:
-        TimeoutError: it did not within `patience` seconds.
-    """
-    async with asyncio.timeout(patience):
-        while not is_done():  # noqa: ASYNC110  # processes send no events
+async def _gone(cluster: Cluster, pids: list[int]) -> None:
+    async with asyncio.timeout(_PATIENCE):
+        while any(_postmaster.is_process_of(pid, cluster.data) for pid in pids):  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(_POLL)
 
 

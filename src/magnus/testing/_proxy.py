@@ -91,7 +91,11 @@ class Link:
         if self._proxy.is_silent:
             await self._swallow(reader)
             return
-        self._server = await self._proxy.dial()
+        try:
+            self._server = await self._proxy.dial()
+        except OSError:
+            self._proxy.refused += 1
+            raise
         try:
             await self._both_ways(*self._server)
         finally:
@@ -180,6 +184,7 @@ class FaultProxy:
         rules: For all connections, those that are open too.
         links: The connections that are open, oldest first.
         accepted: How many connections there were.
+        refused: How many of them found no server.
         cancels: How many of them were CancelRequests.
         is_silent: New connections are accepted and never answered.
         on_link: Called with each new `Link` before its first byte, to program it.
@@ -191,6 +196,7 @@ class FaultProxy:
         self.rules: list[Rule] = []
         self.links: list[Link] = []
         self.accepted = 0
+        self.refused = 0
         self.cancels = 0
         self.is_silent = False
         self.on_link = on_link

@@ -114,7 +114,9 @@ async def until_replayed(primary: Cluster, standby: Cluster) -> None:
     Wait until the standby has replayed all that the primary has written so far.
     """
     async with primary.connect() as con:
-        position = await con.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        # What was inserted and not flushed is not sent either, for up to 15 s: a transaction of our own flushes it.
+        await con.execute("BEGIN; SET LOCAL synchronous_commit = local; SELECT pg_current_xact_id(); COMMIT")
+        position = await con.fetchval("SELECT pg_current_wal_flush_lsn()::text")
     await _until_row(standby, "SELECT 1 WHERE pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position)
 
 

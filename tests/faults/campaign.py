@@ -1,0 +1,132 @@
+"""Play every fault of the catalogue against the layer, on real servers, and print who stood.
+
+python -m tests.faults.campaign                 all faults, in full
+python -m tests.faults.campaign --short         the same in the form that the test suite runs
+python -m tests.faults.campaign --only 1,2      some of them
+python -m tests.faults.campaign --pg 18         one version of PostgreSQL
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magnus.embedded import throwaway
+from tests.faults import detection, durability, overload
+from tests.faults.stage import Row, Stage
+from tests.servers import find_binaries
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Fault = "Callable[[Stage], Awaitable[Row]]"
+
+FAULTS: tuple[tuple[int, Any], ...] = (
+    (1, durability.commit_reply_cut),
+    (2, durability.commit_request_cut),
+    (3, durability.async_loss),
+    (4, durability.sync_crash),
+    (5, durability.sync_cancel),
+    (7, partial(durability.zombie, is_synchronous=True)),
+    (7, partial(durability.zombie, is_synchronous=False)),
+    (8, durability.swallowed),
+    (9, durability.client_killed),
+    (11, detection.half_open),
+    (11, detection.black_hole),
+    (12, detection.first_host_silent),
+    (13, detection.refusals),
+    (14, detection.terminated),
+    (15, detection.backend_stopped),
+    (16, detection.server_stopped),
+    (17, detection.backend_killed),
+    (18, detection.read_only_node),
+    (21, detection.slow_lines),
+    (22, detection.immediate_restart),
+    (22, detection.outage),
+    (23, detection.client_dies),
+    (24, overload.flood),
+    (25, overload.row_lock),
+    (26, overload.brown_out_shed),
+    (26, overload.brown_out_plain),
+    (27, overload.cancel_storm),
+    (28, overload.drain),
+)
+
+
+def _show(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+async def play(stage: Stage, number: int, fault: Any) -> Row:
+    """
+    Play one fault. One that cannot be played to its end has failed too.
+    """
+    began = time.monotonic()
+    try:
+        row: Row = await fault(stage)
+    except Exception:  # noqa: BLE001  # the campaign goes on, and says what happened
+        name = getattr(fault, "__name__", None) or fault.func.__name__
+        row = Row(number, name.replace("_", " "), failures=[traceback.format_exc()])
+    row.pg, row.seconds = stage.pg, time.monotonic() - began
+    return row
+
+
+async def campaign(pg: int, only: Sequence[int], *, is_short: bool, show: Any = _show) -> list[Row]:
+    """
+    Play the faults on one version.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with throwaway(find_binaries(pg), max_connections=200) as cluster:
+            stage = Stage(cluster, Path(folder), pg, is_short=is_short)
+            for number, fault in FAULTS:
+                if not only or number in only:
+                    rows.append(await play(stage, number, fault))
+                    show(line(rows[-1]))
+    return rows
+
+
+HEAD = (
+    f"{'fault':<48} {'pg':>2} {'mode':<6} {'cycles':>6} {'acked':>6} {'unkn.':>5} {'lost':>4} {'dbl':>3} "
+    f"{'longest':>8} {'took':>6}  verdict"
+)
+
+
+def line(row: Row) -> str:
+    text = (
+        f"{row.fault:>2} {row.name:<45} {row.pg:>2} {row.mode:<6} {row.cycles:>6} {row.acknowledged:>6} "
+        f"{row.unknown:>5} {row.lost:>4} {row.doubled:>3} {row.longest:>7.2f}s {row.seconds:>5.1f}s  {row.verdict}"
+    )
+    more = [*(f"{name}: {value}" for name, value in row.figures.items()), *([row.note] if row.note else [])]
+    below = [*more, *(f"! {each}" for each in (*row.failures, *row.late))]
+    return "\n".join([text, *(f"       {each}" for each in below)])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="fewer cycles")
+    parser.add_argument("--only", default="", help="numbers of faults, e.g. 1,2")
+    parser.add_argument("--pg", default="18,15", help="versions of PostgreSQL")
+    parser.add_argument("--json", type=Path, help="write the table there too")
+    given = parser.parse_args(arguments)
+    only = [int(number) for number in given.only.split(",") if number]
+    _show(HEAD)
+    rows: list[Row] = []
+    for pg in given.pg.split(","):
+        rows += asyncio.run(campaign(int(pg), only, is_short=given.short))
+    if given.json:
+        given.json.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
+    return any(row.failures or row.late for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
