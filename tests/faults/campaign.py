@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnus.embedded import throwaway
 from tests.faults import detection, durability, overload
+from tests.faults.mutants import MUTANTS, hunt
 from tests.faults.stage import Row, Stage
 from tests.servers import find_binaries
 
@@ -95,6 +97,21 @@ async def campaign(pg: int, only: Sequence[int], *, is_short: bool, show: Any = 
     return rows
 
 
+async def hunt_all(pg: int, *, show: Any = _show) -> tuple[int, int]:
+    """
+    Switch every protection off in turn; return how many were missed by a fault, and how many there are.
+    """
+    caught = 0
+    with tempfile.TemporaryDirectory() as folder:
+        async with throwaway(find_binaries(pg), max_connections=200) as cluster:
+            stage = Stage(cluster, Path(folder), pg, is_short=True)
+            for mutant in MUTANTS:
+                is_caught, by, seconds = await hunt(stage, mutant)
+                caught += is_caught
+                show(f"{'caught  ' if is_caught else 'SURVIVED'} {seconds:>5.1f}s  {mutant.protection}\n       {by}")
+    return caught, len(MUTANTS)
+
+
 HEAD = (
     f"{'fault':<48} {'pg':>2} {'mode':<6} {'cycles':>6} {'acked':>6} {'unkn.':>5} {'lost':>4} {'dbl':>3} "
     f"{'longest':>8} {'took':>6}  verdict"
@@ -123,9 +140,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     for pg in given.pg.split(","):
         rows += asyncio.run(campaign(int(pg), only, is_short=given.short))
+    caught = total = 0
+    if not only or 10 in only:
+        caught, total = asyncio.run(hunt_all(int(given.pg.split(",")[0])))
+    _show(summary(rows, caught, total))
     if given.json:
-        given.json.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
-    return any(row.failures or row.late for row in rows)
+        table = {"faults": [row.as_dict() for row in rows], "mutants": {"caught": caught, "total": total}}
+        given.json.write_text(json.dumps(table, indent=1))
+    return int(any(row.failures or row.late for row in rows) or caught < total)
+
+
+def summary(rows: Sequence[Row], caught: int, total: int) -> str:
+    verdicts = Counter(row.verdict for row in rows)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    acknowledged, lost, doubled = (
+        sum(getattr(row, name) for row in rows) for name in ("acknowledged", "lost", "doubled")
+    )
+    text = f"{len(rows)} faults: {told or 'none'}; acknowledged {acknowledged}, lost {lost}, doubled {doubled}"
+    return text + (f"; mutants caught {caught} of {total}" if total else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A client of its own, to be killed: `python -m tests.faults.client write|sleep DSN [JOURNAL SEED]`."""
+"""A client of its own, to be killed: `python -m tests.faults.client write DSN JOURNAL SEED`, or `sleep DSN GUARD`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ async def write(dsn: str, journal: str, seed: str) -> None:
         await Writers(db, book, seed=int(seed), count=4).run()
 
 
-async def sleep(dsn: str) -> None:
-    async with Database(configured(dsn, min_pool_size=1, application_name="victim", command_timeout=60.0)) as db:
+async def sleep(dsn: str, guard: str) -> None:
+    settings = {"client_connection_check_interval": guard} if guard else {}
+    config = configured(dsn, min_pool_size=1, command_timeout=60.0, server_settings=settings)
+    async with Database(config) as db:
         await db.execute("SELECT pg_sleep(60) /* orphan */")
 
 

@@ -358,8 +358,6 @@ async def timed(work: Awaitable[Any]) -> tuple[float, str]:
     began = time.monotonic()
     try:
         await work
-    except asyncio.CancelledError:
-        outcome = "CancelledError"
     except Exception as error:  # noqa: BLE001  # the kind is what is asked for
         outcome = type(error).__name__
     else:
