@@ -110,7 +110,7 @@ async def serving(dsns: Dsns, **settings: Any) -> AsyncIterator[Service]:
     Run the application on a database, and give a client of it.
     """
     config = DatabaseConfig(dsn=dsns.owner, min_pool_size=2, max_pool_size=8)
-    app = create_app(Settings(warmup_connections=2, **settings), config=config)
+    app = create_app(Settings(**{"warmup_connections": 2, "relay_interval": 0} | settings), config=config)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     admin = await asyncpg.connect(dsns.superuser)
     try:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from decimal import Decimal
 
+import asyncpg
 import pytest
 from service import ANNA, assert_clean, seed
 
+from ava import housekeeping
 from ava.money import plain
 from ava.services import booking
-from ava.services.booking import Booked, KeyReused, Order, book
+from ava.services.booking import Booked, Order, book
 from ava.services.rules import Reason, Side
-from magnus import Database, DatabaseConfig
+from magnus import AlreadyExecuted, Database, DatabaseConfig, KeyReused, OutcomeUnknown, _commit
 
 pytest_plugins = ("service_fixtures",)
 
@@ -28,40 +29,6 @@ async def db(migrated):
     async with Database(DatabaseConfig(dsn=migrated.owner, min_pool_size=2, max_pool_size=4)) as found:
         yield found
     await assert_clean(migrated)
-
-
-class Counted:
-    """
-    A transaction that counts what is sent.
-    """
-
-    def __init__(self, tx) -> None:
-        self._tx = tx
-        self.calls = []
-
-    def __getattr__(self, name):
-        def send(*args):
-            self.calls.append(name)
-            return getattr(self._tx, name)(*args)
-
-        return send
-
-
-class CountedDatabase:
-    """
-    A database whose last transaction was counted.
-    """
-
-    def __init__(self, db) -> None:
-        self._db = db
-        self.calls = []
-
-    @asynccontextmanager
-    async def transaction(self, **options):
-        async with self._db.transaction(**options) as tx:
-            counted = Counted(tx)
-            yield counted
-        self.calls = counted.calls
 
 
 def test_equal_orders_have_equal_digests():
@@ -85,15 +52,38 @@ def test_decimals_are_written_plainly():
     assert [plain(D(value)) for value in values] == ["0", "10", "1000", "0.00000001", "-1.5", "100"]
 
 
-async def test_an_order_takes_five_round_trips(db):
-    """BEGIN with its settings, lock, read, write, COMMIT: a lock is held for four of them. A repeat takes four."""
-    counted = CountedDatabase(db)
-    await book(counted, ANNA, "k", BUY)
-    assert counted.calls == ["fetchrow", "fetchrow", "fetchrow"]
-    await book(counted, ANNA, "k", BUY)
-    assert counted.calls == ["fetchrow", "fetchrow"]
-    await book(counted, ANNA, "s", Order("AAAA", Side.SELL, D("0.5")))
-    assert counted.calls == ["fetchrow", "fetchrow", "fetchrow"]
+async def test_an_order_takes_five_round_trips(migrated):
+    """
+    BEGIN with its settings and the key, lock, read, write, COMMIT with the answer: a lock is held for four of them. A
+    repeat takes three.
+    """
+    await seed(migrated)
+    async with Database(DatabaseConfig(dsn=migrated.owner, min_pool_size=1, max_pool_size=1)) as one:
+        await book(one, ANNA, "first", BUY)  # what is prepared and learned at first sight is not counted
+        async with one.acquire() as con:
+            raw = con._execution.raw
+        sent = []
+        raw.add_query_logger(lambda query: sent.append(query.query.split(maxsplit=1)[0]))
+        await book(one, ANNA, "k", BUY)
+        await book(one, ANNA, "k", BUY)
+        await book(one, ANNA, "s", Order("AAAA", Side.SELL, D("0.5")))
+        calls = [word for word in sent if not word.startswith("RESET")]
+
+    assert calls == [
+        "BEGIN;",
+        "--",
+        "--",
+        "--",
+        "UPDATE",
+        "BEGIN;",
+        "UPDATE",
+        "COMMIT",
+        "BEGIN;",
+        "--",
+        "--",
+        "--",
+        "UPDATE",
+    ]
 
 
 async def test_a_sale_over_many_lots_reads_them_all(db, monkeypatch):
@@ -148,3 +138,64 @@ async def test_a_reused_key_is_an_error_of_its_own(db):
     with pytest.raises(KeyReused):
         await book(db, ANNA, "k", Order("AAAA", Side.BUY, D(2)))
     assert (await book(db, ANNA, "k", BUY)).outcome == first.outcome
+
+
+async def test_a_key_of_an_older_version_is_found_in_orders(db, migrated):
+    """It knew no table of keys: the answer is the trade's, and is kept from then on."""
+    first = await book(db, ANNA, "k", BUY)
+    con = await asyncpg.connect(migrated.superuser)
+    await con.execute("delete from magnus_once")
+
+    again = await book(db, ANNA, "k", BUY)
+    assert (again.outcome, again.is_replayed) == (first.outcome, True)
+    await con.execute("delete from magnus_once")
+    with pytest.raises(KeyReused):
+        await book(db, ANNA, "k", Order("AAAA", Side.BUY, D(2)))
+    assert await con.fetchval("select count(*) from trades") == 1
+    await con.close()
+
+
+async def test_an_answer_that_has_expired_leaves_the_trades_id(db):
+    """The key is kept for ever: nothing is booked again."""
+    first = await book(db, ANNA, "k", BUY)
+    refused = await book(db, ANNA, "r", Order("NONE", Side.BUY, D(1)))
+    assert refused.outcome is Reason.UNKNOWN_INSTRUMENT
+
+    assert await housekeeping.expire(db, 0) == (2, 0)
+
+    with pytest.raises(AlreadyExecuted) as caught:
+        await book(db, ANNA, "k", BUY)
+    assert caught.value.reference == str(first.outcome.id)
+    with pytest.raises(AlreadyExecuted) as caught:
+        await book(db, ANNA, "r", Order("NONE", Side.BUY, D(1)))
+    assert caught.value.reference is None
+
+
+def lose_commit(monkeypatch, *, stored):
+    """Lose the answer of the next COMMIT, after it was carried out, or before it was sent."""
+    commit, left = _commit.commit, [1]
+
+    async def lose(con, **options):
+        if not left:
+            return await commit(con, **options)
+        left.clear()
+        if stored:
+            await commit(con, **options)
+        con.terminate()
+        raise OutcomeUnknown
+
+    monkeypatch.setattr(_commit, "commit", lose)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_an_order_whose_commit_was_not_answered_is_one_trade(db, migrated, monkeypatch, stored):
+    """Whether it was stored or lost: the caller gets the trade, and there is one."""
+    lose_commit(monkeypatch, stored=stored)
+
+    answer = await book(db, ANNA, "k", BUY)
+
+    assert not answer.is_replayed
+    con = await asyncpg.connect(migrated.superuser)
+    assert await con.fetchval("select array_agg(id) from trades") == [answer.outcome.id]
+    assert await con.fetchval("select count(*) from outbox") == 1
+    await con.close()

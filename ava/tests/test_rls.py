@@ -118,6 +118,12 @@ async def test_role_and_account_end_with_the_transaction(db):
         ),
         "insert into positions (account_id, instrument_id, quantity, cost_basis) values (2, 40, 0, 0)",
         "update positions set account_id = 2",
+        "insert into outbox (account_id, kind, payload) values (2, 'trade-executed', '{}')",
+        (
+            "insert into magnus_once (scope, operation, key, request_hash)"
+            " values ('account:2', 'trade', 'x', sha256(''))"
+        ),
+        "insert into magnus_once (scope, operation, key, request_hash) values ('other', 'trade', 'x', sha256(''))",
     ],
 )
 async def test_account_cannot_write_rows_of_another(db, statement):
@@ -144,6 +150,11 @@ async def test_account_cannot_change_cash_or_lots_of_another(db):
         "update orders set status = 'filled'",
         "delete from orders",
         "update accounts set currency = 'XXX'",
+        "select * from outbox",
+        "delete from outbox",
+        "delete from magnus_once",
+        "update magnus_once set key = 'x'",
+        "update magnus_once set request_hash = sha256('')",
         "update cash set account_id = 2",
         "delete from cash",
         "insert into cash_movements (account_id, amount, kind) values (1, 1, 'deposit')",
@@ -196,8 +207,28 @@ async def test_every_table_of_an_account_is_locked(db):
             ))
     """)
 
-    assert {row["name"] for row in tables} == set(OWN_ROWS)
+    assert {row["name"] for row in tables} == {*OWN_ROWS, "outbox"}
     assert {(row["is_bound"], row["policies"]) for row in tables} == {(True, 2)}
+
+
+async def test_keys_and_answers_are_those_of_the_account(books, db):
+    """Another account's answer is not there, neither to read nor to change; without an account there is none at all."""
+    con = await asyncpg.connect(books.superuser)
+    await con.execute(
+        "insert into magnus_once (scope, operation, key, request_hash, status, response)"
+        " select 'account:' || n, 'trade', 'k', sha256(''), 'done', '1' from generate_series(1, 2) as n"
+    )
+    try:
+        async with db.transaction(settings=as_account(1)) as tx:
+            assert await tx.fetchval("select array_agg(scope) from magnus_once") == ["account:1"]
+            assert await tx.execute("update magnus_once set response = null where scope = 'account:2'") == "UPDATE 0"
+        for settings in ({"role": "ava_account"}, as_account("")):
+            async with db.transaction(settings=settings) as tx:
+                assert await tx.fetchval("select count(*) from magnus_once") == 0
+        assert await db.fetchval("select count(*) from magnus_once") == 0
+    finally:
+        await con.execute("delete from magnus_once")
+        await con.close()
 
 
 async def test_policy_is_looked_up_once_a_statement(db):

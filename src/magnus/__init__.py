@@ -1,14 +1,17 @@
 """An asyncio data layer over asyncpg for PostgreSQL: warm pool, priority lanes, deadlines, guards, health."""
 
-from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed
+from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed, TransactionEnded
 from magnus.config import DatabaseConfig, LaneSettings
 from magnus.connection import Connection
 from magnus.database import Database, ProbeState, get_database, set_database
 from magnus.errors import (
+    AlreadyExecuted,
     CommitRolledBack,
     ConfigError,
     ConnectError,
     DatabaseError,
+    InProgress,
+    KeyReused,
     MagnusError,
     NestedAcquire,
     OutcomeUnknown,
@@ -16,16 +19,20 @@ from magnus.errors import (
     PoolError,
     PoolTimeout,
     QueryTimeout,
+    Refused,
     TuningError,
     WrongLoop,
     WrongProcess,
 )
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, scope
 from magnus.observe import Event, Observer
+from magnus.once import Once
 from magnus.pool.compat import Pool, create_pool
+from magnus.retry import idempotent
 from magnus.transaction import Transaction
 
 __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
+    "AlreadyExecuted",
     "AlreadyReleased",
     "CommitRolledBack",
     "ConfigError",
@@ -35,11 +42,14 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "DatabaseConfig",
     "DatabaseError",
     "Event",
+    "InProgress",
+    "KeyReused",
     "LaneSettings",
     "LeaseReclaimed",
     "MagnusError",
     "NestedAcquire",
     "Observer",
+    "Once",
     "OutcomeUnknown",
     "Overloaded",
     "Pool",
@@ -50,12 +60,15 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "QUERY_TIMEOUTS",
     "QueryPriority",
     "QueryTimeout",
+    "Refused",
     "Transaction",
+    "TransactionEnded",
     "TuningError",
     "WrongLoop",
     "WrongProcess",
     "create_pool",
     "get_database",
+    "idempotent",
     "scope",
     "set_database",
 ]

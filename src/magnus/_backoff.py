@@ -1,8 +1,8 @@
-"""Delays between attempts: pure arithmetic, no clock, no asyncio."""
+"""Delays between attempts, and how many of them there may be: pure arithmetic, no clock, no asyncio."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,3 +22,37 @@ def full_jitter(
 
 
 _OVERFLOW = 64
+
+
+class Budget:
+    """
+    Bounds what repeats add to the load: one for ten units, and as many a second as the pool has slots.
+
+    When everything fails, repeats multiply the load just when the server can bear it least; a tenth more it can bear
+    (Google SRE Book, "Handling Overload"). The slots are the floor because a restart of the server takes that many
+    units at once, and each of them deserves its repeat. What was earned is kept for ten seconds at most.
+    """
+
+    __slots__ = ("_at", "_tokens", "_units")
+
+    RATIO: Final = 0.1
+    KEPT: Final = 10.0
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._at = float("-inf")
+        self._units = 0
+
+    def take(self, now: float, *, units: int, size: int) -> bool:
+        """
+        Ask for one repeat. `units` have been begun so far, the pool has `size` slots.
+        """
+        passed = now - self._at
+        share = self.KEPT / passed if passed > self.KEPT else 1.0
+        earned = self.RATIO * max(units - self._units, 0) * share
+        kept = float(size) if passed >= 1.0 else min(self._tokens + size * passed, float(size))
+        self._tokens, self._at, self._units = kept + earned, now, units
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True

@@ -40,9 +40,10 @@ class _Undeterred(asyncio.Task[str]):
         return False
 
 
-async def commit(con: Connection, *, limit: float) -> None:
+async def commit(con: Connection, *, limit: float, last: str = "") -> None:
     """
-    Commit the open transaction, within `limit` seconds.
+    Commit the open transaction, within `limit` seconds. `last` is SQL that goes with COMMIT, in the same round trip;
+    when the server refuses it, it never comes to COMMIT.
 
     A cancellation of the caller waits until the outcome is known and is raised then; an unknown outcome outweighs it.
 
@@ -56,7 +57,8 @@ async def commit(con: Connection, *, limit: float) -> None:
     _check_open(con)
     notices = _driver.CommitNotices.on(con)
     limits = {} if notices.is_lasting else {"timeout": limit + _BEYOND}
-    task = _Undeterred(con.execute("COMMIT", **limits), loop=asyncio.get_running_loop())
+    text = f"{last}; COMMIT" if last else "COMMIT"
+    task = _Undeterred(con.execute(text, **limits), loop=asyncio.get_running_loop())
     cancelled = await _settle(task, con, limit)
     notices.end(con)
     _judge(task, con, is_unreplicated=notices.is_unreplicated)

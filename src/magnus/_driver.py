@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import asyncpg
 
 from magnus._effects import FULL_RESET
-from magnus.errors import ConnectError, PoolError
+from magnus.errors import ConnectError, DatabaseError, PoolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -57,6 +57,15 @@ class LeaseReclaimed(PoolError, asyncpg.InterfaceError):
         self.acquired_at = acquired_at
 
 
+class TransactionEnded(DatabaseError, asyncpg.InterfaceError):
+    """
+    A transaction was used after its end; nothing was sent.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, phase="ended")
+
+
 # --- errors of a connect ---------------------------------------------------------------------------------------------
 
 _BY_SQLSTATE: Final = {
@@ -79,7 +88,7 @@ def connect_error(error: BaseException) -> ConnectError:
     """
     Return why a connection could not be opened, in fixed words: never the text of `error`, which may hold a password.
     """
-    sqlstate = next((code for found in _chain(error) if (code := _sqlstate(found))), None)
+    sqlstate = next((code for found in chain(error) if (code := sqlstate_of(found))), None)
     reason = _connect_reason(error, sqlstate)
     message = _PHRASES[reason] if sqlstate is None else f"{_PHRASES[reason]} (SQLSTATE {sqlstate})"
     found = ConnectError(message, reason=reason, sqlstate=sqlstate)
@@ -91,7 +100,7 @@ def connect_error(error: BaseException) -> ConnectError:
 def _connect_reason(error: BaseException, sqlstate: str | None) -> str:
     if sqlstate is not None:
         return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE.get(sqlstate[:2], "other")
-    causes = list(_chain(error))
+    causes = list(chain(error))
     if any(isinstance(found, ssl.SSLError) or "SSL" in str(found) for found in causes if isinstance(found, OSError)):
         return "tls"
     if any(isinstance(found, TimeoutError) for found in causes):
@@ -111,20 +120,26 @@ def is_connection_lost(error: BaseException) -> bool:
     Causes and contexts are walked, because the server's own code hides behind the error of a context manager's exit.
     A False is no proof of life: ask `is_closed()` of the connection too.
     """
-    return any(_says_lost(found) for found in _chain(error))
+    return any(_says_lost(found) for found in chain(error))
 
 
 def _says_lost(error: BaseException) -> bool:
-    if _sqlstate(error) in _LOST or isinstance(error, ConnectionError | asyncpg.InternalClientError):
+    if sqlstate_of(error) in _LOST or isinstance(error, ConnectionError | asyncpg.InternalClientError):
         return True
     return isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
 
 
-def _sqlstate(error: BaseException) -> str | None:
+def sqlstate_of(error: BaseException) -> str | None:
+    """
+    Return the server's code that an error carries, None when it carries none.
+    """
     return cast("str | None", getattr(error, "sqlstate", None))
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """
+    Walk an error, its causes and its contexts.
+    """
     pending, seen = [error], set[int]()
     while pending:
         found = pending.pop()
@@ -349,6 +364,13 @@ def is_on_standby(con: Connection) -> bool:
     Say whether the server of a connection last said that it is a standby (from version 14 on it says so by itself).
     """
     return not con.is_closed() and getattr(con.get_settings(), "in_hot_standby", "off") == "on"
+
+
+def is_read_only_by_default(con: Connection) -> bool:
+    """
+    Say whether a session's transactions are read only unless they say otherwise (from 14 on the server says so itself).
+    """
+    return getattr(con.get_settings(), "default_transaction_read_only", "off") == "on"
 
 
 # --- its socket ------------------------------------------------------------------------------------------------------

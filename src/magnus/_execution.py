@@ -15,10 +15,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from magnus._clock import MonotonicClock
+from magnus._commit import rollback
+from magnus._driver import is_on_standby, is_read_only_by_default
 from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.observe import QueryTimedOut
-from magnus.session import PLAIN, LaneLimit, Window, lane_limits, plain_begin, server_limit, window
+from magnus.session import (
+    PLAIN,
+    LaneLimit,
+    ReadOnly,
+    Window,
+    lane_limits,
+    limit_of,
+    plain_begin,
+    server_limit,
+    window,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -52,6 +64,7 @@ class Terms:
 
     Attributes:
         limits: By lane.
+        reading: The same, for statements that run READ ONLY.
         startup_limit: The session's own statement_timeout, seconds.
         transaction_limits: Of a whole transaction, by the lane it runs in.
         stats: Where statements are counted.
@@ -64,6 +77,7 @@ class Terms:
     """
 
     limits: Mapping[QueryPriority, LaneLimit]
+    reading: Mapping[QueryPriority, LaneLimit]
     startup_limit: float
     transaction_limits: Mapping[QueryPriority, LaneLimit]
     stats: QueryStats
@@ -86,7 +100,10 @@ class Terms:
             for longest in [max(config.transaction_timeout, limit.client)]
         }
         now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
-        return cls(limits, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others)
+        reading = {lane: limit.reading for lane, limit in limits.items()}
+        return cls(
+            limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
+        )
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """
@@ -218,8 +235,9 @@ class Execution:
         is_in_transaction = self.raw.is_in_transaction()
         sql = self.session.change(span.server, is_in_transaction=is_in_transaction)
         if sql is not None:
+            is_guarded = isinstance(span.server, ReadOnly) and is_read_only_by_default(self.raw)
             await self.send(sql, text, span)
-            self.session.changed(span.server, is_in_transaction=is_in_transaction)
+            self.session.changed(span.server, is_in_transaction=is_in_transaction, is_guarded=is_guarded)
 
     async def send(self, sql: str, text: str, span: Window) -> str:
         """
@@ -315,8 +333,11 @@ class Execution:
             # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
             self.raw.terminate()
             return
-        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not self.mode.readonly:
+        is_read_only = self.mode.readonly or isinstance(span.server, ReadOnly)
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_read_only:
             self._pool.refused_write(self._lease)
+            if self.trace is not None:
+                self.trace.interrupted()  # whatever made the session read only, the next lease shall not find it
         if self.trace is not None and not isinstance(error, asyncpg.PostgresError):
             self.trace.interrupted()
         if self._is_limit(error, span, sent):
@@ -330,8 +351,8 @@ class Execution:
             return is_ours and _is_near(self.terms.now(), since=sent, limit=span.deadline - sent)
         if isinstance(error, asyncpg.QueryCanceledError):
             # An operator's cancel has the same code; the time tells them apart in every language of messages.
-            server = self.terms.startup_limit if span.server is None else span.server
-            limit = min(server, span.deadline - sent)
+            server = limit_of(span.server)
+            limit = min(self.terms.startup_limit if server is None else server, span.deadline - sent)
             is_cancel = "user request" in str(error)
             return not is_cancel and _is_near(self.terms.now(), since=sent, limit=limit)
         return False
@@ -356,34 +377,43 @@ class Execution:
         span = window(terms.transaction_limits[self.lane], timeout, now=terms.now(), until=self.deadline)
         return span.deadline
 
-    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float) -> None:
+    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "") -> str:
         """
         Begin a transaction, with everything that is local to it, in one round trip, and bind statements to `deadline`.
 
-        A failure closes the connection: nobody knows whether the server began.
+        `first` goes with it and is shown to nobody; what the server said of it is returned. A failure that the server
+        did not answer closes the connection: nobody knows whether it began.
         """
-        lane, session = self.limit, self.session
-        statement = lane.server if lane.server != session.present else None
-        guard = server_limit(self.terms.transaction_limits[self.lane], timeout)
+        session, wanted = self.session, limit_of(self.limit.server)
+        statement = wanted if wanted != limit_of(session.present) else None
+        guard = limit_of(server_limit(self.terms.transaction_limits[self.lane], timeout))
         has_guard = self.raw.get_server_version().major >= _HAS_TRANSACTION_TIMEOUT
         guard = guard if has_guard else None
+        is_writing = session.begins() and not is_on_standby(self.raw)
         if mode is PLAIN:
-            text = plain_begin(statement, guard)
+            text = plain_begin(statement, guard, is_writing=is_writing)
         else:
-            text = mode.begin(statement_timeout=statement, transaction_timeout=guard)
+            text = mode.begin(statement_timeout=statement, transaction_timeout=guard, is_writing=is_writing)
             if self.trace is not None and any(name.lower() == "seed" for name in mode.settings):
                 self.trace.saw(text)  # the one setting whose effect outlives its transaction
         self.deadline = deadline
         self.mode = mode
-        is_begun = False
+        is_known = False
         try:
-            await self.send(text, text, self.window(None))
-            is_begun = True
+            tag = await self.send(f"{text}; {first}" if first else text, text, self.window(None))
+            is_known = True
+        except asyncpg.PostgresError:
+            # An answer: what came before it in the text, BEGIN at least, was carried out.
+            raw = self.raw
+            is_known = not raw.is_closed() and (not raw.is_in_transaction() or await rollback(raw))
+            raise
         finally:
-            if not is_begun:
+            if not is_known:
                 self.raw.terminate()
+        session.begun()
         if statement is not None:
             session.changed(statement, is_in_transaction=True)
+        return tag
 
     async def begin_savepoint(self, name: str, mode: TransactionMode, timeout: float | None) -> None:
         """

@@ -129,6 +129,20 @@ def split(tokens: Tokens) -> Iterator[Tokens]:
         yield tokens[start:]
 
 
+_WHOLE: Final = frozenset({"delete", "insert", "merge", "select", "table", "update", "values", "with"})
+
+
+def is_whole(sql: str) -> bool:
+    """
+    Say whether a text sent by itself is certainly taken back as a whole when the server answers it with an error.
+
+    Not so several statements, which may commit between them, nor CALL and DO, whose procedures may.
+    """
+    read = scan(sql)
+    statements = list(split(read.tokens))
+    return read.doubt is None and len(statements) == 1 and statements[0][0] in _WHOLE
+
+
 def is_name(piece: str) -> bool:
     """
     Say whether a piece is a word or a quoted name.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from magnus import lanes
 from magnus._catalogue import CLEAN
 from magnus._execution import Execution
 from magnus._rows import mapper
+from magnus._sqltext import is_whole
+from magnus._verdicts import Phase
 from magnus.lanes import QueryPriority
 from magnus.pool import RANK, Lease
-from magnus.retry import Progress
+from magnus.retry import IN_PARTS, ORDINARY, READ, REPEATABLE, Attempts, Progress, is_declared
 from magnus.session import window
 
 if TYPE_CHECKING:
@@ -22,10 +25,29 @@ if TYPE_CHECKING:
     from magnus._execution import Terms
     from magnus._trace import Knowledge
     from magnus.pool import Pool, Slot
-    from magnus.retry import Retrier
+    from magnus.retry import Retrier, Rights
     from magnus.session import Window
 
 T = TypeVar("T")
+
+_RIGHTS: Final = {
+    (False, False): ORDINARY,
+    (True, False): READ,
+    (False, True): REPEATABLE,
+    (True, True): READ,
+}
+"""By `read` and `idempotent`, as they are asked for."""
+
+
+def _rights(asked: Rights, text: str) -> Rights:
+    """
+    Return what a statement may, with what the function around it declared.
+    """
+    if asked is not ORDINARY:
+        return asked
+    if is_declared():
+        return REPEATABLE
+    return ORDINARY if is_whole(text) else IN_PARTS
 
 
 class Statements:
@@ -47,7 +69,13 @@ class Statements:
 
     @overload
     async def fetch(
-        self, query: str, *args: Any, priority: QueryPriority | None = ..., timeout: float | None = ...
+        self,
+        query: str,
+        *args: Any,
+        priority: QueryPriority | None = ...,
+        timeout: float | None = ...,
+        read: bool = ...,
+        idempotent: bool = ...,
     ) -> list[asyncpg.Record]: ...
     @overload
     async def fetch(
@@ -57,6 +85,8 @@ class Statements:
         row: Callable[..., T],
         priority: QueryPriority | None = ...,
         timeout: float | None = ...,
+        read: bool = ...,
+        idempotent: bool = ...,
     ) -> list[T]: ...
     async def fetch(
         self,
@@ -65,16 +95,28 @@ class Statements:
         row: Callable[..., Any] | None = None,
         priority: QueryPriority | None = None,
         timeout: float | None = None,
+        read: bool = False,
+        idempotent: bool = False,
     ) -> list[Any]:
         """
         Run a query and return its rows. `row` is what to make of each: a dataclass, a pydantic model, any callable.
+
+        `read`: it only reads, so it runs READ ONLY and is sent again when its connection was lost. `idempotent`: it
+        may write, and twice is as good as once. Without either it is repeated only when it certainly had no effect.
         """
-        found: list[Any] = await self._one("fetch", query, (query, *args), priority, timeout)
+        rights = _RIGHTS[read, idempotent]
+        found: list[Any] = await self._one("fetch", query, (query, *args), priority, timeout, rights)
         return found if row is None else list(map(mapper(row), found))
 
     @overload
     async def fetchrow(
-        self, query: str, *args: Any, priority: QueryPriority | None = ..., timeout: float | None = ...
+        self,
+        query: str,
+        *args: Any,
+        priority: QueryPriority | None = ...,
+        timeout: float | None = ...,
+        read: bool = ...,
+        idempotent: bool = ...,
     ) -> asyncpg.Record | None: ...
     @overload
     async def fetchrow(
@@ -84,6 +126,8 @@ class Statements:
         row: Callable[..., T],
         priority: QueryPriority | None = ...,
         timeout: float | None = ...,
+        read: bool = ...,
+        idempotent: bool = ...,
     ) -> T | None: ...
     async def fetchrow(
         self,
@@ -92,11 +136,14 @@ class Statements:
         row: Callable[..., Any] | None = None,
         priority: QueryPriority | None = None,
         timeout: float | None = None,
+        read: bool = False,
+        idempotent: bool = False,
     ) -> Any:
         """
-        Run a query and return its first row, None when there is none. `row` as for `fetch`.
+        Run a query and return its first row, None when there is none. `row`, `read`, `idempotent` as for `fetch`.
         """
-        found = await self._one("fetchrow", query, (query, *args), priority, timeout)
+        rights = _RIGHTS[read, idempotent]
+        found = await self._one("fetchrow", query, (query, *args), priority, timeout, rights)
         return found if row is None or found is None else mapper(row)(found)
 
     async def fetchval(
@@ -106,11 +153,15 @@ class Statements:
         column: int | str = 0,
         priority: QueryPriority | None = None,
         timeout: float | None = None,
+        read: bool = False,
+        idempotent: bool = False,
     ) -> Any:
         """
-        Run a query and return one column of its first row, None when there is none.
+        Run a query and return one column of its first row, None when there is none. `read`, `idempotent` as for
+        `fetch`.
         """
-        return await self._one("fetchval", query, (query, *args), priority, timeout, column=column)
+        rights = _RIGHTS[read, idempotent]
+        return await self._one("fetchval", query, (query, *args), priority, timeout, rights, column=column)
 
     async def fetch_with_priority(
         self, query: str, *args: Any, priority: QueryPriority = QueryPriority.NORMAL
@@ -121,12 +172,20 @@ class Statements:
         return await self.fetch(query, *args, priority=priority)
 
     async def execute(
-        self, query: str, *args: Any, priority: QueryPriority | None = None, timeout: float | None = None
+        self,
+        query: str,
+        *args: Any,
+        priority: QueryPriority | None = None,
+        timeout: float | None = None,
+        idempotent: bool = False,
     ) -> str:
         """
         Run a statement, or several when there are no arguments, and return the status of the last.
+
+        `idempotent`: twice is as good as once, so it is sent again when its connection was lost.
         """
-        return str(await self._one("execute", query, (query, *args), priority, timeout))
+        rights = REPEATABLE if idempotent else ORDINARY
+        return str(await self._one("execute", query, (query, *args), priority, timeout, rights))
 
     async def executemany(
         self,
@@ -177,13 +236,14 @@ class Statements:
         found = await self._long("copy_from_query", query, (query, *args), priority, timeout, output=output, **options)
         return str(found)
 
-    def _one(
+    def _one(  # noqa: PLR0917
         self,
         method: str,
         text: str,
         args: tuple[Any, ...],
         priority: QueryPriority | None,
         timeout: float | None,
+        rights: Rights,
         **options: Any,
     ) -> Awaitable[Any]:
         """
@@ -191,11 +251,12 @@ class Statements:
         """
         terms = self._terms
         lane = lanes.resolve(priority)
-        span = window(terms.limits[lane], timeout, now=terms.now())
+        limits = terms.reading if rights is READ else terms.limits
+        span = window(limits[lane], timeout, now=terms.now())
         knowledge = terms.knowledge
         if knowledge is not None and knowledge.verdict(text) is CLEAN:
-            return self._briefly(knowledge, method, text, args, priority, lane, span, options)
-        return self._repeatedly(method, text, args, priority, lane, span, options)
+            return self._briefly(knowledge, method, text, args, priority, lane, span, options, rights)
+        return self._repeatedly(method, text, args, priority, lane, span, options, rights)
 
     async def _long(
         self,
@@ -212,10 +273,10 @@ class Statements:
         terms = self._terms
         lane = lanes.resolve(priority)
         span = window(terms.limits[lane], timeout, now=terms.now())
-        return await self._repeatedly(method, text, args, priority, lane, span, options, is_final=True)
+        return await self._repeatedly(method, text, args, priority, lane, span, options, ORDINARY, is_final=True)
 
     # Written out, because every call and every object less is felt in what the pool can do.
-    async def _briefly(  # noqa: C901, PLR0912, PLR0917
+    async def _briefly(  # noqa: C901, PLR0912, PLR0915, PLR0917
         self,
         knowledge: Knowledge,
         method: str,
@@ -225,6 +286,7 @@ class Statements:
         lane: QueryPriority,
         span: Window,
         options: dict[str, Any],
+        rights: Rights,
     ) -> Any:
         """
         Run a statement that is neutral as far as `knowledge` goes. Whatever is not the common case takes the long way.
@@ -269,7 +331,8 @@ class Statements:
                 else:
                     await (execution or self._hold(pool, slot, lane)).give_back(is_known=is_known)
         except Exception as error:
-            delay = self._retrier.delay(error, 1, span.deadline, is_sent=is_sent)
+            attempts = Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
+            delay = self._retrier.decide(error, attempts, _rights(rights, text), span.deadline)
             if delay is None:
                 raise
         finally:
@@ -277,7 +340,7 @@ class Statements:
                 terms.stats.never_ran()
         if delay is not None:
             await terms.clock.sleep(delay)
-            return await self._repeatedly(method, text, args, priority, lane, span, options, failed=1)
+            return await self._repeatedly(method, text, args, priority, lane, span, options, rights, attempts)
         return result
 
     def _hold(self, pool: Pool, slot: Slot, lane: QueryPriority) -> Execution:
@@ -292,12 +355,13 @@ class Statements:
         lane: QueryPriority,
         span: Window,
         options: dict[str, Any],
+        rights: Rights,
+        attempts: Attempts | None = None,
         *,
         is_final: bool = False,
-        failed: int = 0,
     ) -> Any:
         """
-        Run a statement, again while that is safe. `failed`: attempts that there were before.
+        Run a statement, again while that is safe. `attempts`: what there was before.
         """
         progress = Progress()
 
@@ -311,7 +375,8 @@ class Statements:
                 await execution.give_back()
 
         try:
-            return await self._retrier.run(attempt, progress, deadline=span.deadline, failed=failed)
+            found = partial(_rights, rights, text)
+            return await self._retrier.run(attempt, progress, deadline=span.deadline, rights=found, attempts=attempts)
         finally:
             if not progress.is_sent:
                 self._terms.stats.never_ran()

@@ -72,7 +72,8 @@ class DatabaseConfig:
         transaction_timeout: Limit of a whole transaction; a lane with a larger limit raises it.
         idle_in_transaction_session_timeout: After this the server ends a transaction that nobody works on.
         application_name: What the server shows of these sessions.
-        max_retries: Attempts of one unit of work, the first included.
+        max_retries: Attempts of one unit of work, the first included; the pauses between them must be shorter than
+            `command_timeout`.
         retry_delay: Upper bound of the first pause between attempts; the pause is drawn between 0 and the bound.
         retry_backoff: Factor by which that bound grows.
         health_check_interval: Between probes on the control connection.
@@ -139,6 +140,7 @@ class DatabaseConfig:
         for name, least_seconds in _DURATIONS.items():
             self._put(name, seconds(name, getattr(self, name), least=least_seconds))
         self._put("retry_backoff", _factor("retry_backoff", self.retry_backoff))
+        _check_pauses(self)
         _text("application_name", self.application_name)
         if self.reset not in _RESETS:
             raise ConfigError("reset", self.reset, f"must be one of {', '.join(_RESETS)}")
@@ -324,6 +326,24 @@ def _from_text(name: str, text: str, kind: type) -> object:
             raise ConfigError(name, text, "must be a whole number")
         return int(text)
     return float(text) if re.fullmatch(r"\s*[0-9]{1,18}(\.[0-9]{1,18})?\s*", text, re.ASCII) else text
+
+
+def _check_pauses(config: DatabaseConfig) -> None:
+    longest = max(1.0, config.retry_delay)
+    bound = total = 0.0
+    for attempt in range(min(config.max_retries - 1, _MOST_PAUSES)):
+        bound = min(longest, config.retry_delay * config.retry_backoff ** min(attempt, _MOST_PAUSES))
+        total += bound
+    total += bound * max(config.max_retries - 1 - _MOST_PAUSES, 0)
+    if total >= config.command_timeout:
+        reason = (
+            f"cannot be met inside the deadline: the pauses between so many attempts may take {total:g} s, "
+            f"command_timeout is {config.command_timeout:g} s; lower max_retries or retry_delay"
+        )
+        raise ConfigError("max_retries", config.max_retries, reason)
+
+
+_MOST_PAUSES: Final = 64
 
 
 def _factor(name: str, value: object) -> float:

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
 
 from magnus import lanes
+from magnus._backoff import Budget
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
 from magnus._execution import Execution, Terms
 from magnus._figures import QueryStats, pool_figures
 from magnus._learning import Learner
-from magnus._statements import Statements
+from magnus._units import Units
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
-from magnus.retry import Progress, Retrier, RetryPolicy
+from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.transaction import Transaction, on_lease
 
@@ -44,7 +45,7 @@ __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 _CLOCK: Final = MonotonicClock()
 
 
-class Database(Statements):
+class Database(Units):
     """
     One database: `async with Database(config) as db`, or `connect` and `close`.
 
@@ -86,10 +87,12 @@ class Database(Statements):
                 make_transaction=on_lease,
                 knowledge=None if self._learner is None else self._learner.knowledge,
             ),
-            Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock),
+            Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
             self._open_pool,
+            self._lend,
         )
+        self._budget = Budget()
         self._gate = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -275,20 +278,23 @@ class Database(Statements):
         priority: QueryPriority | None = None,
         timeout: float | None = None,
         settings: Mapping[str, str] | None = None,
+        xid: bool = False,
     ) -> Transaction:
         """
         Return a transaction on a connection of its own: `async with db.transaction() as tx`.
 
         `timeout` is for the whole of it (without: `transaction_timeout`, or the lane's limit when that is larger);
         each statement has the lane's limit. `settings` are in force until it ends; "role" among them is the role that
-        it runs as. BEGIN and all settings take one round trip.
+        it runs as. BEGIN and all settings take one round trip. With `xid` the server is asked for the transaction's id
+        before COMMIT, which takes one more; `OutcomeUnknown` then carries it. The block runs once; see
+        `run_in_transaction` for one that may run again.
 
         Raises:
             ConfigError: a name, a value or the isolation level is impossible.
         """
         mode = TransactionMode.of(isolation, readonly, deferrable, settings)
         limit = None if timeout is None else checked(timeout)
-        return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back)
+        return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back, wants_xid=xid)
 
     @asynccontextmanager
     async def cursor(
@@ -369,6 +375,11 @@ class Database(Statements):
             message = f"an observer failed on {event.name}; further failures of it are not reported"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
+    def _may_repeat(self, now: float) -> bool:
+        units = self._stats.successful + self._stats.failed
+        size = self._config.max_pool_size if self._pool is None else self._pool.snapshot().max
+        return self._budget.take(now, units=units, size=size)
+
     # --- leases
 
     def _open_pool(self) -> Pool:
@@ -401,27 +412,6 @@ class Database(Statements):
         lane = lanes.resolve(priority)
         span = window(self._terms.limits[lane], timeout, now=self._clock.now())
         return Connection(await self._lend(lane, span.deadline, is_named=lanes.is_named(priority)))
-
-    async def _begin(
-        self, mode: TransactionMode, priority: QueryPriority | None, timeout: float | None, _: Transaction
-    ) -> Execution:
-        lane, is_named = lanes.resolve(priority), lanes.is_named(priority)
-        now = self._clock.now()
-        deadline = window(self._terms.transaction_limits[lane], timeout, now=now).deadline
-        wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
-
-        async def attempt(_: Progress) -> Execution:
-            execution = await self._lend(lane, wait, is_named=is_named)
-            is_begun = False
-            try:
-                await execution.begin(mode, timeout, deadline=deadline)
-                is_begun = True
-            finally:
-                if not is_begun:
-                    await execution.give_back()
-            return execution
-
-        return await self._retrier.run(attempt, Progress(), deadline=wait)
 
 
 # --- the process-wide database ---------------------------------------------------------------------------------------

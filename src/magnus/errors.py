@@ -102,6 +102,64 @@ class OutcomeUnknown(DatabaseError):
         self.xid = xid
 
 
+class KeyReused(MagnusError):
+    """
+    The key of a unit of work that happens once belongs to another request; nothing was done. Use a new key.
+
+    Attributes:
+        key: The key.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__("the key belongs to another request of the same scope and operation")
+        self.key = key
+
+
+class InProgress(MagnusError):
+    """
+    The same unit of work is being carried out elsewhere and was not over in time; nothing was done here.
+
+    Attributes:
+        key: The key.
+        retry_after: Seconds after which a repeat is likely to find the answer.
+    """
+
+    def __init__(self, key: str, *, retry_after: float) -> None:
+        super().__init__(f"the unit of work with this key is in progress; repeat it after {retry_after:g} s")
+        self.key = key
+        self.retry_after = retry_after
+
+
+class AlreadyExecuted(MagnusError):
+    """
+    The unit of work was carried out so long ago that its answer is not kept any more; nothing was done.
+
+    Attributes:
+        key: The key.
+        reference: What it made, such as the id of a trade; None when it named nothing.
+    """
+
+    def __init__(self, key: str, reference: str | None) -> None:
+        super().__init__("the unit of work with this key was carried out before, and its answer has expired")
+        self.key = key
+        self.reference = reference
+
+
+class Refused(MagnusError):
+    """
+    Raised by a unit of work that happens once: its effects are taken back, and the refusal is its final answer.
+
+    Attributes:
+        value: The refusal, in a form that JSON can hold; a repeat gets it again.
+        is_replayed: It was given before.
+    """
+
+    def __init__(self, value: object, *, is_replayed: bool = False) -> None:
+        super().__init__("the unit of work was refused")
+        self.value = value
+        self.is_replayed = is_replayed
+
+
 class PoolError(MagnusError):
     """
     The pool could not serve a caller.

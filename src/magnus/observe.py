@@ -74,6 +74,18 @@ class Retry(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerFault(Event):
+    """
+    The server reported what somebody must look at: no space left (53100), or damaged data (XX001, XX002).
+    """
+
+    name: ClassVar[str] = "database_server_fault"
+    level: ClassVar[str] = "error"
+    sqlstate: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class QueryTimedOut(Event):
     """
     A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, no bind values.

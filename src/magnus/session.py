@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +31,27 @@ STARTUP: Final = None
 """In place of a limit: the value that the session was started with, and that RESET ALL returns to."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadOnly:
+    """
+    In place of a limit: that limit, in a session whose statements run READ ONLY. One object for each limit.
+    """
+
+    limit: float | None
+
+
+@cache
+def read_only(limit: float | None) -> ReadOnly:
+    """
+    Return the `ReadOnly` of a limit.
+    """
+    return ReadOnly(limit)
+
+
+Need = float | None | ReadOnly
+"""What a statement needs in force in its session: the server's limit, and whether it runs READ ONLY."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaneLimit:
     """
@@ -38,7 +59,14 @@ class LaneLimit:
     """
 
     client: float
-    server: float | None
+    server: Need
+
+    @property
+    def reading(self) -> LaneLimit:
+        """
+        The same for statements that run READ ONLY.
+        """
+        return LaneLimit(self.client, read_only(limit_of(self.server)))
 
 
 def lane_limits(config: DatabaseConfig) -> Mapping[QueryPriority, LaneLimit]:
@@ -57,11 +85,27 @@ def lane_limits(config: DatabaseConfig) -> Mapping[QueryPriority, LaneLimit]:
     return MappingProxyType(found)
 
 
-def server_limit(lane: LaneLimit, timeout: float | None) -> float | None:
+def server_limit(lane: LaneLimit, timeout: float | None) -> Need:
     """
     Return the server's limit of a statement: the lane's, raised when the caller asked for more than the lane gives.
     """
-    return lane.server if timeout is None or timeout <= lane.client else timeout + SLACK
+    if timeout is None or timeout <= lane.client:
+        return lane.server
+    return read_only(_whole(timeout + SLACK)) if isinstance(lane.server, ReadOnly) else timeout + SLACK
+
+
+def _whole(limit: float) -> float:
+    """
+    Round up to a second, so that there are not more of them than anybody would ask for.
+    """
+    return float(math.ceil(limit))
+
+
+def limit_of(need: Need) -> float | None:
+    """
+    Return the limit in what a statement needs.
+    """
+    return need.limit if isinstance(need, ReadOnly) else need
 
 
 @dataclass(slots=True)  # one is made for each statement, and freezing costs more than the rest of it
@@ -73,13 +117,13 @@ class Window:
         started: When it was asked for (monotonic seconds).
         deadline: When the client ends it (monotonic seconds), waiting for a connection included.
         limit: Seconds from one to the other.
-        server: Seconds after which the server ends it; None: the session's startup value.
+        server: Seconds after which the server ends it; None: the session's startup value; and whether READ ONLY.
     """
 
     started: float
     deadline: float
     limit: float
-    server: float | None
+    server: Need
 
 
 def window(lane: LaneLimit, timeout: float | None, *, now: float, until: float | None = None) -> Window:
@@ -115,49 +159,81 @@ def checked(timeout: Any) -> float:
 
 class SessionLimit:
     """
-    The statement_timeout that is in force in one session, and the SQL that changes it.
+    The statement_timeout that is in force in one session, whether its statements run READ ONLY, and the SQL that
+    changes both.
 
-    Theory of operation. A lease begins with the startup value, because every reset ends in RESET ALL. Outside a
+    Theory of operation. A lease begins with the startup values, because every reset ends in RESET ALL. Outside a
     transaction a change is a SET and holds until the reset. Inside one it is SET LOCAL: it dies with the transaction,
     whichever way that ends, and then the session's own value is in force again. Text of the user's may end a
     transaction or reset the session; after such text the value in force is unknown and the next change is sent
     whatever it is. A SET statement_timeout of the user's own is left standing until the limit has to change.
 
+    READ ONLY is default_transaction_read_only, of the session alone. A transaction that begins in such a session says
+    READ WRITE in its BEGIN, so it costs no round trip; from there on only the limit counts. It does not say so where
+    the session was read only before: that is somebody's guard.
+
     Invariant: `present` is what SHOW would answer, or the unknown, unless the user SET the value.
     """
 
-    __slots__ = ("_local", "_session")
+    __slots__ = ("_is_guarded", "_local", "_session")
 
     def __init__(self) -> None:
-        self._session: float | None = STARTUP
+        self._session: Need = STARTUP
         self._local: float | None = _NO_LOCAL
+        self._is_guarded = False
 
     @property
-    def present(self) -> float | None:
+    def present(self) -> Need:
         """
         The value in force while nothing is known to have ended the transaction; the unknown equals nothing.
         """
         return self._session if self._local is _NO_LOCAL else self._local
 
-    def change(self, wanted: float | None, *, is_in_transaction: bool) -> str | None:
+    def change(self, wanted: Need, *, is_in_transaction: bool) -> str | None:
         """
         Return the SQL that brings `wanted` into force, or None when it is; the caller reports with `changed`.
         """
         if not is_in_transaction:
             self._local = _NO_LOCAL
-        if self.present == wanted:
+        present = self.present
+        if present == wanted:
             return None
-        return f"SET {'LOCAL ' if is_in_transaction else ''}statement_timeout TO {_value(wanted)}"
+        if is_in_transaction:
+            return f"SET LOCAL statement_timeout TO {_value(limit_of(wanted))}"
+        parts = []
+        if limit_of(present) != limit_of(wanted):
+            parts.append(f"SET statement_timeout TO {_value(limit_of(wanted))}")
+        if isinstance(wanted, ReadOnly):
+            parts.append("SET default_transaction_read_only TO on")
+        elif isinstance(present, ReadOnly):
+            parts.append("SET default_transaction_read_only TO DEFAULT")
+        return "; ".join(parts)
 
-    def changed(self, value: float | None, *, is_in_transaction: bool) -> None:
+    def changed(self, value: Need, *, is_in_transaction: bool, is_guarded: bool = False) -> None:
         """
-        Take note that `value` came into force.
+        Take note that `value` came into force. `is_guarded`: the session was read only
+        before, and not by us.
         """
         if is_in_transaction:
-            self._local = value
+            self._local = limit_of(value)
         else:
+            if isinstance(value, ReadOnly) and not isinstance(self._session, ReadOnly):
+                self._is_guarded = is_guarded
             self._session = value
             self._local = _NO_LOCAL
+
+    def begins(self) -> bool:
+        """
+        Say whether a BEGIN must ask for READ WRITE, to be what it would be in a fresh session.
+        """
+        return isinstance(self._session, ReadOnly) and not self._is_guarded
+
+    def begun(self) -> None:
+        """
+        Take note that a transaction of the layer's has begun: from here on only the limit counts.
+        """
+        if isinstance(self._session, ReadOnly):
+            self._local = self._session.limit
 
     def heard(self, text: str) -> None:
         """
@@ -165,7 +241,8 @@ class SessionLimit:
         """
         is_changed = self._session is not STARTUP or self._local is not _NO_LOCAL
         if is_changed and _UNSETTLES.search(text):
-            self._session = self._session if self._session is STARTUP else _UNKNOWN
+            if self._session is not STARTUP:
+                self._session = _UNKNOWN_READ_ONLY if isinstance(self._session, ReadOnly) else _UNKNOWN
             self._local = self._local if self._local is _NO_LOCAL else _UNKNOWN
 
     def mark(self) -> float | None:
@@ -194,6 +271,7 @@ class SessionLimit:
 
 
 _UNKNOWN: Final = math.nan
+_UNKNOWN_READ_ONLY: Final = ReadOnly(_UNKNOWN)
 _NO_LOCAL: Final = -1.0
 _UNSETTLES: Final = re.compile(
     r"(?:^|;)\s*(?:commit|end|rollback|abort|prepare\s+transaction|reset|discard|release)\b", re.IGNORECASE
@@ -270,14 +348,16 @@ class TransactionMode:
         """
         return self.isolation is not None or self.readonly or self.deferrable
 
-    def begin(self, *, statement_timeout: float | None, transaction_timeout: float | None) -> str:
+    def begin(
+        self, *, statement_timeout: float | None, transaction_timeout: float | None, is_writing: bool = False
+    ) -> str:
         """
         Return BEGIN and everything that is local to the transaction as one text, for one round trip.
 
         The user's settings come last, so they win over the limits; the role comes after them, so it need not be
-        allowed to set them. A limit that is None is not mentioned.
+        allowed to set them. A limit that is None is not mentioned. `is_writing`: it must say READ WRITE.
         """
-        parts = [self._opening()]
+        parts = [self._opening(is_writing=is_writing)]
         if statement_timeout is not None:
             parts.append(f"SET LOCAL statement_timeout TO {milliseconds(statement_timeout)}")
         if transaction_timeout is not None:
@@ -292,12 +372,14 @@ class TransactionMode:
         ordered = sorted(self.settings.items(), key=lambda item: item[0].lower() == "role")
         return [_set_local(name, value) for name, value in ordered]
 
-    def _opening(self) -> str:
+    def _opening(self, *, is_writing: bool) -> str:
         words = ["BEGIN"]
         if self.isolation is not None:
             words.append(f"ISOLATION LEVEL {_ISOLATION[self.isolation]}")
         if self.readonly:
             words.append("READ ONLY")
+        elif is_writing:
+            words.append("READ WRITE")
         if self.deferrable:
             words.append("DEFERRABLE")
         return " ".join(words)
@@ -307,11 +389,13 @@ PLAIN: Final = TransactionMode()
 
 
 @lru_cache(64)
-def plain_begin(statement_timeout: float | None, transaction_timeout: float | None) -> str:
+def plain_begin(statement_timeout: float | None, transaction_timeout: float | None, *, is_writing: bool) -> str:
     """
     Return the text that begins a plain transaction under these limits.
     """
-    return PLAIN.begin(statement_timeout=statement_timeout, transaction_timeout=transaction_timeout)
+    return PLAIN.begin(
+        statement_timeout=statement_timeout, transaction_timeout=transaction_timeout, is_writing=is_writing
+    )
 
 
 def _check_setting(name: object, value: object) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, Self
 import asyncpg
 
 from magnus import _commit
+from magnus._driver import TransactionEnded
 from magnus.connection import Connection
+from magnus.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from magnus.session import TransactionMode
 
 _savepoints: Final = count(1)
+_XID: Final = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text"
 
 
 class State(enum.Enum):
@@ -43,6 +46,9 @@ class Transaction(Connection):
 
     Attributes:
         state: Where it stands.
+        xid: Its id on the server, known at its end when it was asked for and something was written.
+        first: SQL that goes with BEGIN, and `tag` what the server said of it.
+        last: SQL that goes with COMMIT.
         savepoint: The name that the server knows it by, when it is inside another.
         mark: What the session's limit was when the savepoint began.
         until: The deadline that statements had outside.
@@ -50,16 +56,27 @@ class Transaction(Connection):
     Raises:
         CommitRolledBack: an error inside was swallowed; nothing was stored.
         OutcomeUnknown: COMMIT was sent and not answered.
-        asyncpg.InterfaceError: it was used before its start or after its end.
+        TransactionEnded: it was used after its end.
+        asyncpg.InterfaceError: it was used before its start.
     """
 
-    __slots__ = ("_begin", "_finish", "_is_managed", "mark", "savepoint", "state", "until")
+    __slots__ = (
+        "_begin", "_finish", "_is_managed", "first", "last", "mark", "savepoint", "state", "tag", "until", "wants_xid",
+        "xid",
+    )  # fmt: skip
 
     def __init__(
         self,
         begin: Callable[[Transaction], Awaitable[Execution]],
         finish: Callable[[Execution], Awaitable[None]],
+        *,
+        wants_xid: bool = False,
+        first: str = "",
     ) -> None:
+        self.wants_xid = wants_xid
+        self.xid: str | None = None
+        self.first = first
+        self.tag = self.last = ""
         self._begin = begin
         self._finish = finish
         self.state = State.NEW
@@ -78,7 +95,8 @@ class Transaction(Connection):
 
     def _check_state(self, name: str) -> None:
         if self.state is not State.OPEN:
-            raise asyncpg.InterfaceError(f"cannot call Transaction.{name}(): the transaction {self.state.value}")
+            kind = asyncpg.InterfaceError if self.state is State.NEW else TransactionEnded
+            raise kind(f"cannot call Transaction.{name}(): the transaction {self.state.value}")
         if self._execution.is_released:
             raise asyncpg.InterfaceError(f"cannot call Transaction.{name}(): its connection has been released")
 
@@ -131,14 +149,31 @@ class Transaction(Connection):
         try:
             execution.check_reclaimed()
             if self.savepoint is None:
-                with execution.step("COMMIT"):
-                    await _commit.commit(execution.raw, limit=max(_commit.COMMIT_LEAST, execution.limit.client))
+                await self._commit(execution)
             else:
                 text = f"RELEASE SAVEPOINT {self.savepoint}"
                 await execution.send(text, text, execution.window(None))
             self.state = State.COMMITTED
         finally:
             await self._end(execution)
+
+    async def _commit(self, execution: Execution) -> None:
+        if self.wants_xid:
+            # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
+            self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
+        limit = max(_commit.COMMIT_LEAST, execution.limit.client)
+        try:
+            with execution.step("COMMIT"):
+                await _commit.commit(execution.raw, limit=limit, last=self.last)
+        except OutcomeUnknown as error:
+            error.xid = self.xid
+            raise
+
+    def is_cut(self) -> bool:
+        """
+        Say whether its connection is closed, and the transaction with it; a transaction that has ended is not asked.
+        """
+        return self.state is State.OPEN and self._execution.raw.is_closed()
 
     async def rollback(self) -> None:
         """

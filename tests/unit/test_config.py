@@ -179,3 +179,21 @@ def test_a_copy_is_checked_again():
     assert config.replace(command_timeout=9).statement_timeout == 9.0
     with pytest.raises(ConfigError):
         config.replace(max_pool_size=1)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [{"max_retries": 10, "retry_delay": 5.0}, {"max_retries": 1000}, {"command_timeout": 0.1}, {"retry_delay": 30.0}],
+    ids=repr,
+)
+def test_a_retry_policy_that_cannot_be_met_inside_the_deadline_is_refused(policy):
+    """The pauses alone would take as long as a statement may: say it at the start, not in an outage."""
+    with pytest.raises(ConfigError, match="cannot be met inside the deadline") as caught:
+        DatabaseConfig(**policy)
+
+    assert caught.value.field == "max_retries"
+
+
+def test_a_policy_without_repeats_can_always_be_met():
+    """One attempt has no pause."""
+    assert DatabaseConfig(max_retries=1, command_timeout=0.01).max_retries == 1

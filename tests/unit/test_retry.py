@@ -1,12 +1,30 @@
-"""Which failures are repeated, when, and what is said of them."""
+"""Which units are repeated, when, and what is said of them."""
+
+import asyncio
+import functools
 
 import asyncpg
 import pytest
 
-from magnus._driver import PoolClosed
-from magnus.errors import ConfigError, ConnectError, Overloaded, PoolTimeout, QueryTimeout
-from magnus.observe import Retry
-from magnus.retry import Progress, Retrier, RetryPolicy, is_repeatable, next_delay
+from magnus._backoff import Budget
+from magnus._verdicts import Phase, Verdict
+from magnus.errors import OutcomeUnknown, PoolTimeout
+from magnus.observe import Retry, ServerFault
+from magnus.retry import (
+    IN_PARTS,
+    ORDINARY,
+    READ,
+    REPEATABLE,
+    Attempts,
+    Progress,
+    Retrier,
+    RetryPolicy,
+    idempotent,
+    is_declared,
+    is_idempotent,
+    may_repeat,
+    next_delay,
+)
 from tests.facade_fakes import ManualClock, config
 
 LOST = asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
@@ -15,68 +33,89 @@ STUCK = asyncpg.InternalClientError("cannot switch to state 12; another operatio
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("verdict", "ordinary", "read", "repeatable", "in_parts"),
     [
-        LOST,
-        CLOSED,
-        STUCK,
-        ConnectionResetError(),
-        asyncpg.AdminShutdownError("terminating connection"),
-        ConnectError("", reason="unreachable"),
-        ConnectError("", reason="starting"),
-        ConnectError("", reason="too_many"),
-        ConnectError("", reason="timeout"),
+        (Verdict.NOT_SENT, True, True, True, True),
+        (Verdict.ROLLED_BACK, True, True, True, False),
+        (Verdict.ROLLED_BACK_ONCE, True, True, True, False),
+        (Verdict.PERHAPS, False, True, True, False),
+        (Verdict.UNKNOWN, False, True, True, False),
+        (Verdict.NEVER, False, False, False, False),
     ],
-    ids=repr,
 )
-def test_a_lost_connection_is_repeated_while_nothing_was_sent(error):
-    """No byte of the user's had left, so a second attempt cannot double anything."""
-    assert is_repeatable(error, is_sent=False)
+def test_what_may_be_repeated_is_what_was_declared(verdict, ordinary, read, repeatable, in_parts):
+    """After sending only reads and what is idempotent; what may have committed half-way not even after an error."""
+    found = [may_repeat(verdict, rights) for rights in (ORDINARY, READ, REPEATABLE, IN_PARTS)]
+
+    assert found == [ordinary, read, repeatable, in_parts]
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        PoolTimeout("", phase="wait", waited=1.0),
-        QueryTimeout(priority="normal", timeout=1.0, elapsed=1.0),
-        Overloaded(lane="low", waiting=1, retry_after=1.0),
-        PoolClosed(""),
-        ConfigError("a", 1, "is wrong"),
-        ConnectError("", reason="credentials"),
-        ConnectError("", reason="database"),
-        ConnectError("", reason="tls"),
-        asyncpg.UndefinedObjectError("role does not exist"),
-        ValueError(),
-    ],
-    ids=repr,
-)
-def test_what_was_decided_or_answered_is_final(error):
-    """No slot, no time, shed, closed, refused: a repeat would only add load."""
-    assert not is_repeatable(error, is_sent=False)
+def test_what_is_worth_one_repeat_gets_one():
+    """No memory, no disk: a second repeat would find the same."""
+    assert not may_repeat(Verdict.ROLLED_BACK_ONCE, ORDINARY, was_once=True)
+    assert may_repeat(Verdict.ROLLED_BACK, ORDINARY, was_once=True)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        LOST,
-        ConnectionResetError(),
-        asyncpg.AdminShutdownError(""),
-        asyncpg.SerializationError(""),
-        asyncpg.QueryCanceledError(""),
-        TimeoutError(),
-        asyncpg.InternalClientError("got result for unknown protocol state 3"),
-    ],
-    ids=repr,
-)
-def test_nothing_is_repeated_once_it_was_sent(error):
-    """The server may have done it: a repeat could book a trade twice."""
-    assert not is_repeatable(error, is_sent=True)
+# --- declared idempotent
 
 
-@pytest.mark.parametrize("error", [CLOSED, STUCK], ids=repr)
-def test_what_the_driver_refused_before_writing_is_repeated(error):
-    """The driver checks its own state first; these two say that the statement stayed here."""
-    assert is_repeatable(error, is_sent=True)
+async def test_a_declaration_holds_inside_the_function_and_not_after_it():
+    """Nor in a task that outlives it."""
+    gate = asyncio.Event()
+
+    async def late():
+        await gate.wait()
+        return is_declared()
+
+    @idempotent
+    async def work():
+        return is_declared(), asyncio.create_task(late())
+
+    inside, task = await work()
+    gate.set()
+
+    assert (inside, is_declared(), await task) == (True, False, False)
+
+
+def test_a_declaration_is_found_under_bound_arguments():
+    """`functools.partial` hides the function, not what it declared; a plain function declares nothing."""
+
+    @idempotent
+    async def work(_db, _tx):
+        return None
+
+    assert is_idempotent(work)
+    assert is_idempotent(functools.partial(functools.partial(work, 1), 2))
+    assert not is_idempotent(functools.partial(print))
+
+
+# --- the budget
+
+
+def test_the_budget_is_a_tenth_of_the_units():
+    """Everything fails for two seconds, 1,000 units a second on two slots: a tenth is repeated, and the floor."""
+    budget, taken = Budget(), 0
+    for unit in range(2_000):
+        taken += budget.take(unit / 1000, units=unit, size=2)
+
+    assert 195 <= taken <= 210
+
+
+def test_the_budget_is_never_below_the_pools_size():
+    """All slots fail at once, and the units before them were few: each gets its repeat."""
+    budget = Budget()
+
+    assert [budget.take(100.0, units=30, size=30) for _ in range(40)].count(True) >= 30
+
+
+def test_the_budget_does_not_save_up():
+    """A busy hour pays for ten seconds of failures, not for an hour of them."""
+    budget = Budget()
+    budget.take(0.0, units=0, size=1)
+
+    allowed = [budget.take(3600.0, units=360_000, size=1) for _ in range(2_000)].count(True)
+
+    assert allowed <= 102
 
 
 def test_delays_are_drawn_between_zero_and_a_growing_bound():
@@ -104,24 +143,25 @@ def test_no_attempt_beyond_their_number_or_the_deadline(failed, remaining, expec
 class Unit:
     """Fails with each of `outcomes` that is an exception; returns the first that is not."""
 
-    def __init__(self, *outcomes, is_sent=False):
+    def __init__(self, *outcomes, is_sent=False, is_in_block=False):
         self.outcomes = list(outcomes)
         self.is_sent = is_sent
+        self.is_in_block = is_in_block
         self.calls = 0
 
     async def __call__(self, progress):
         assert not progress.is_sent, "each attempt starts anew"
         self.calls += 1
-        progress.is_sent = self.is_sent
+        progress.is_sent, progress.is_in_block = self.is_sent, self.is_in_block
         found = self.outcomes.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
 
 
-def retrier(clock, events, **changes):
+def retrier(clock, events, *, budget=lambda _now: True, **changes):
     policy = RetryPolicy.of(config(**changes))
-    return Retrier(policy, notify=events.append, clock=clock, uniform=lambda _, high: high)
+    return Retrier(policy, notify=events.append, clock=clock, uniform=lambda _, high: high, budget=budget)
 
 
 async def test_a_unit_is_repeated_until_it_succeeds():
@@ -148,7 +188,7 @@ async def test_the_last_error_is_raised_as_it_is_with_a_note_of_the_attempts():
         await retrier(clock, [], max_retries=3).run(Unit(LOST, LOST, last), Progress(), deadline=clock.now() + 30)
 
     assert caught.value is last
-    assert caught.value.__notes__ == ["magnus: failed in 3 attempts; nothing had been sent in the earlier ones"]
+    assert caught.value.__notes__ == ["magnus: failed in 3 attempts"]
 
 
 async def test_a_single_attempt_leaves_the_error_untouched():
@@ -162,14 +202,92 @@ async def test_a_single_attempt_leaves_the_error_untouched():
     assert events == []
 
 
-async def test_what_was_sent_is_not_repeated():
-    """One call, no pause, no event."""
+async def test_what_was_sent_is_not_repeated_and_the_error_says_so():
+    """One call, no pause, no event; the caller reads that it may have been carried out."""
     clock, events, unit = ManualClock(), [], Unit(ConnectionResetError(), is_sent=True)
 
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError) as caught:
         await retrier(clock, events).run(unit, Progress(), deadline=clock.now() + 30)
 
     assert (unit.calls, clock.slept, events) == (1, [], [])
+    (note,) = caught.value.__notes__
+    assert "may have been carried out" in note
+
+
+async def test_what_only_reads_is_sent_again():
+    """Twice is as good as once, and no note says that it may have been carried out."""
+    clock, unit = ManualClock(), Unit(LOST, "rows", is_sent=True)
+
+    assert await retrier(clock, []).run(unit, Progress(), deadline=clock.now() + 30, rights=lambda: READ) == "rows"
+
+    again = Unit(*[asyncpg.ConnectionDoesNotExistError("gone") for _ in range(3)], is_sent=True)
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError) as caught:
+        await retrier(clock, []).run(again, Progress(), deadline=clock.now() + 30, rights=lambda: READ)
+    assert caught.value.__notes__ == ["magnus: failed in 3 attempts"]
+
+
+async def test_a_transaction_that_lost_its_connection_before_commit_runs_again():
+    """The server rolls back what nobody committed."""
+    clock, unit = ManualClock(), Unit(LOST, asyncpg.SerializationError("40001"), "done", is_in_block=True)
+
+    assert await retrier(clock, []).run(unit, Progress(), deadline=clock.now() + 30) == "done"
+    assert unit.calls == 3
+
+
+async def test_an_unknown_commit_is_not_repeated_unless_that_was_declared():
+    """A trade would be booked twice."""
+    clock, unit = ManualClock(), Unit(OutcomeUnknown(), "done", is_in_block=True)
+
+    with pytest.raises(OutcomeUnknown):
+        await retrier(clock, []).run(unit, Progress(), deadline=clock.now() + 30)
+    again = Unit(OutcomeUnknown(), "done", is_in_block=True)
+    found = await retrier(clock, []).run(again, Progress(), deadline=clock.now() + 30, rights=lambda: REPEATABLE)
+
+    assert (unit.calls, found) == (1, "done")
+
+
+async def test_what_lacks_memory_or_disk_is_repeated_once():
+    """And the event for a full disk goes out, for somebody must look at it."""
+    clock, events = ManualClock(), []
+    unit = Unit(*[asyncpg.DiskFullError("no space left") for _ in range(3)], is_sent=True)
+
+    with pytest.raises(asyncpg.DiskFullError):
+        await retrier(clock, events).run(unit, Progress(), deadline=clock.now() + 30)
+
+    assert unit.calls == 2
+    assert [event.sqlstate for event in events if isinstance(event, ServerFault)] == ["53100", "53100"]
+
+
+async def test_a_spent_budget_ends_the_attempts_but_not_those_of_what_was_not_sent():
+    """The error says why; a connection that was found dead costs the server nothing."""
+    clock = ManualClock()
+    poor = retrier(clock, [], budget=lambda _now: False)
+
+    with pytest.raises(asyncpg.SerializationError) as caught:
+        await poor.run(
+            Unit(asyncpg.SerializationError("x"), "done", is_sent=True), Progress(), deadline=clock.now() + 30
+        )
+    assert "retry budget" in caught.value.__notes__[0]
+    assert await poor.run(Unit(CLOSED, "done"), Progress(), deadline=clock.now() + 30) == "done"
+
+
+async def test_a_refusal_of_the_pools_is_not_repeated():
+    """It waited as long as it might."""
+    clock, unit = ManualClock(), Unit(PoolTimeout("", phase="wait", waited=1.0))
+
+    with pytest.raises(PoolTimeout):
+        await retrier(clock, []).run(unit, Progress(), deadline=clock.now() + 30, rights=lambda: READ)
+    assert unit.calls == 1
+
+
+async def test_the_first_attempt_may_have_been_another_ones():
+    """Who begins with one attempt behind him has one fewer before him."""
+    clock, attempts = ManualClock(), Attempts(Phase.UNSENT)
+    loop = retrier(clock, [])
+    assert loop.decide(CLOSED, attempts, ORDINARY, clock.now() + 30) is not None
+
+    with pytest.raises(asyncpg.InterfaceError):
+        await loop.run(Unit(CLOSED, CLOSED, "done"), Progress(), deadline=clock.now() + 30, attempts=attempts)
 
 
 async def test_a_unit_that_read_its_source_is_not_repeated():
@@ -191,7 +309,7 @@ async def test_the_deadline_ends_the_attempts():
     clock, unit = ManualClock(), Unit(LOST, LOST, LOST, LOST)
 
     with pytest.raises(asyncpg.ConnectionDoesNotExistError):
-        await retrier(clock, [], max_retries=99).run(unit, Progress(), deadline=clock.now() + 0.2)
+        await retrier(clock, [], max_retries=9).run(unit, Progress(), deadline=clock.now() + 0.2)
 
     assert unit.calls == 3
     assert clock.now() < 1000.2

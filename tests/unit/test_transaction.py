@@ -131,13 +131,30 @@ async def test_a_second_cancellation_during_rollback_closes_the_connection():
 async def test_a_begin_that_fails_closes_the_connection():
     """Nobody knows whether the server began: the next user must not find out."""
     bench = Bench(version=15)
-    bench.raw.replies["BEGIN"] = asyncpg.UndefinedObjectError("role does not exist")
+    bench.raw.replies["BEGIN"] = ConnectionResetError()
+
+    with pytest.raises(ConnectionResetError):
+        async with bench.owned():
+            raise AssertionError("not reached")
+
+    assert bench.raw.is_terminated
+
+
+async def test_a_begin_that_is_refused_is_rolled_back():
+    """BEGIN itself was carried out, the setting after it was not: the connection is as it was before."""
+    bench = Bench(version=15)
+
+    async def refuse():
+        bench.raw.status = "in transaction"
+        return asyncpg.UndefinedObjectError("role does not exist")
+
+    bench.raw.replies["BEGIN"] = refuse
 
     with pytest.raises(asyncpg.UndefinedObjectError):
         async with bench.owned():
             raise AssertionError("not reached")
 
-    assert bench.raw.is_terminated
+    assert (bench.raw.is_terminated, bench.raw.sent) == (False, ["BEGIN", "ROLLBACK"])
 
 
 async def test_a_swallowed_error_is_raised_at_the_end_and_the_lease_goes_back():

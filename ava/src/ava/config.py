@@ -27,6 +27,8 @@ class Settings(BaseSettings):
         import_max_bytes: The largest file of an import.
         import_max_rows: The most rows of an import.
         import_batch_rows: Rows that a partial import books in one transaction.
+        relay_interval: Seconds between two looks for events to tell; 0: another process tells them (`ava relay`).
+        keep_days: Days that the answers of orders and imports are kept for a repeat; their keys are kept for ever.
     """
 
     model_config = SettingsConfigDict(env_prefix="AVA_", env_ignore_empty=True, frozen=True, extra="ignore")
@@ -41,6 +43,9 @@ class Settings(BaseSettings):
     import_max_bytes: int = Field(16 * MEBIBYTE, ge=1024)
     import_max_rows: int = Field(100_000, ge=1)
     import_batch_rows: int = Field(1000, ge=1, le=10_000)
+
+    relay_interval: float = Field(1.0, ge=0, allow_inf_nan=False)
+    keep_days: float = Field(30.0, gt=0, allow_inf_nan=False)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

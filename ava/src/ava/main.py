@@ -9,14 +9,15 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse
 from fastapi_offline import FastAPIOffline
 
-from ava import problems
+from ava import housekeeping, problems
 from ava.config import Settings
 from ava.limits import BodyLimitMiddleware
 from ava.routers import accounts, imports, positions, reports, trades
 from magnus.fastapi import AdmissionMiddleware, Magnus, RequestIdMiddleware, install_error_handlers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from magnus import DatabaseConfig
     from magnus.observe import Observer
@@ -83,7 +84,7 @@ def create_app(
         version=version("ava-trading"),
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
-        lifespan=magnus.lifespan,
+        lifespan=magnus.lifespan_with(_beside(magnus, settings)),
         redirect_slashes=False,
         redoc_url=None,
         separate_input_output_schemas=False,
@@ -96,6 +97,19 @@ def create_app(
     app.include_router(_api(magnus.router), prefix=PREFIX)
     app.add_api_route("/", index, include_in_schema=False)
     return app
+
+
+def _beside(magnus: Magnus, settings: Settings) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """
+    Return the lifespan of what runs beside the requests.
+    """
+
+    def lifespan(_app: FastAPI) -> AbstractAsyncContextManager[None]:
+        return housekeeping.running(
+            magnus.database, relay_interval=settings.relay_interval, keep_days=settings.keep_days
+        )
+
+    return lifespan
 
 
 def _limit(app: FastAPI, settings: Settings) -> None:

@@ -6,6 +6,7 @@ same bytes again.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -14,10 +15,10 @@ from fastapi.responses import JSONResponse
 from starlette.routing import Match
 
 from ava.services.account import AccountMissing
-from ava.services.booking import KeyReused
 from ava.services.import_file import FileInvalid, TooManyRows
 from ava.services.reporting import CursorInvalid
 from ava.services.rules import DETAILS, Reason
+from magnus import AlreadyExecuted, InProgress, KeyReused
 from magnus.fastapi import Problem, problem_response
 
 if TYPE_CHECKING:
@@ -68,6 +69,12 @@ TEXTS: Final[Mapping[str, Text]] = MappingProxyType({
     "idempotency-key-reused": Text(
         422, "Idempotency-Key reused", "The key belongs to a different request of this account. Use a new key."
     ),
+    "in-progress": Text(
+        409, "In progress", "The same request is being carried out. Repeat it, with the same key, to get its answer."
+    ),
+    "already-executed": Text(
+        409, "Already executed", "It was carried out long ago and its answer is not kept any more. See trade_id."
+    ),
     "unauthenticated": Text(401, "Not authenticated", "Send a valid token: Authorization: Bearer ava_…"),
     "account-not-open": Text(409, "Account not open", "The account has no cash balance yet."),
     "unknown-trade": Text(404, "Unknown trade", "This account has no trade with this id."),
@@ -98,6 +105,9 @@ def problem(
     )
 
 
+IN_PROGRESS: Final = problem("in-progress", headers={"Retry-After": "1"})
+
+
 def document(word: str, **extensions: Any) -> dict[str, Any]:
     """
     Return the problem's document: the same bytes for the same words, so without the request's id.
@@ -120,9 +130,20 @@ _OF_ERRORS: Final[Mapping[type[Exception], str]] = MappingProxyType({
     AccountMissing: "account-not-open",
     CursorInvalid: "invalid-cursor",
     FileInvalid: "invalid-file",
-    KeyReused: "idempotency-key-reused",
     TooManyRows: "too-many-rows",
 })
+
+
+def problem_of_key(error: Exception) -> Problem:
+    """
+    Return what a caller is told whose key has a history.
+    """
+    match error:
+        case InProgress():
+            return problem("in-progress", headers={"Retry-After": str(max(1, math.ceil(error.retry_after)))})
+        case AlreadyExecuted():
+            return problem("already-executed", trade_id=None if error.reference is None else int(error.reference))
+    return problem("idempotency-key-reused")
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -133,11 +154,16 @@ def install_handlers(app: FastAPI) -> None:
     async def answer(_request: Request, error: Exception) -> Response:
         return problem_response(problem(_OF_ERRORS[type(error)], detail=str(error) or None))
 
+    async def of_key(_request: Request, error: Exception) -> Response:
+        return problem_response(problem_of_key(error))
+
     async def wrong_method(request: Request, _error: Exception) -> Response:
         return problem_response(Problem(405, headers={"Allow": ", ".join(allowed_methods(request))}))
 
     for kind in _OF_ERRORS:
         app.add_exception_handler(kind, answer)
+    for kind in (KeyReused, InProgress, AlreadyExecuted):
+        app.add_exception_handler(kind, of_key)
     app.add_exception_handler(405, wrong_method)
 
 

@@ -240,6 +240,44 @@ def migrate(*, data_dir: Path | None = None) -> int:
     return _run(lambda _signals: command.migrate(os.environ, data_dir))
 
 
+@app.command
+def relay(
+    *, data_dir: Path | None = None, interval: Positive = 1.0, once: Annotated[bool, Parameter(negative="")] = False
+) -> int:
+    """
+    Print the events of executed trades as lines of JSON, each at least once, until Ctrl-C.
+
+    Parameters
+    ----------
+    data_dir
+        Folder of the embedded PostgreSQL.
+    interval
+        Seconds between two looks when there is nothing to tell.
+    once
+        Stop when there is nothing to tell.
+    """
+    from ava.cli import books as command
+
+    return _run(lambda _signals: command.relay(os.environ, data_dir, interval, is_once=once))
+
+
+@app.command
+def expire(*, data_dir: Path | None = None, days: NotNegative = 30.0) -> int:
+    """
+    Let go of old answers and told events; the keys of orders and imports stay for ever.
+
+    Parameters
+    ----------
+    data_dir
+        Folder of the embedded PostgreSQL.
+    days
+        What is older goes.
+    """
+    from ava.cli import books as command
+
+    return _run(lambda _signals: command.expire(os.environ, data_dir, days))
+
+
 @token.command
 def create(account: Count, /, *, label: str = "", data_dir: Path | None = None) -> int:
     """

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from ava import migrations
+from ava import housekeeping, migrations
 from ava.cli import progress, render
 from ava.cli.exits import CommandError, Exit
 from ava.cli.source import database
+from ava.services import outbox
 from ava.tokens import digest, new_token
 from magnus import Database
 
@@ -62,6 +63,33 @@ async def apply_migrations(db: Database) -> int:
     """
     done = await migrations.migrate(db, on_applied=lambda one: render.line(f"applied migration {one.label}"))
     return len(done)
+
+
+async def relay(environ: Mapping[str, str], data_dir: Path | None, interval: float, *, is_once: bool) -> int:
+    """
+    Print events as they come, or those that are there.
+    """
+
+    async def tell(event: outbox.Event) -> None:
+        render.line(event.to_json(), stderr=False)
+
+    async with opened(environ, data_dir) as db:
+        if is_once:
+            while await outbox.relay(db, tell):
+                pass
+        else:
+            await outbox.follow(db, tell, interval=interval)
+    return Exit.DONE
+
+
+async def expire(environ: Mapping[str, str], data_dir: Path | None, days: float) -> int:
+    """
+    Let go of what is old and say how much that was.
+    """
+    async with opened(environ, data_dir) as db:
+        answers, events = await housekeeping.expire(db, days)
+    render.line(f"{answers} answers and {events} events are gone; every key is kept", stderr=False)
+    return Exit.DONE
 
 
 async def load(environ: Mapping[str, str], data_dir: Path | None, options: LoadOptions) -> int:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TABLES: Final = (
     "accounts", "api_tokens", "instruments", "prices", "quotes", "cash", "cash_movements", "trades", "orders", "lots",
-    "positions", "imports",
+    "positions", "imports", "outbox", "magnus_once",
 )  # fmt: skip
 _LOCK: Final = int.from_bytes(b"ava_load", "big", signed=True)
 _BLOCK: Final = 4 * 1024 * 1024

@@ -49,7 +49,8 @@ _CREATED: Final[dict[str, Any]] = {
         201: _CREATED,
         **problem_responses(
             400, 413, problem("unsupported-media-type"), problem("account-not-open"), 422,
-            problem("idempotency-key-reused"), *(problem(reason) for reason in Reason),
+            problem("idempotency-key-reused"), problems.IN_PROGRESS, problem("already-executed", trade_id=1),
+            *(problem(reason) for reason in Reason),
         ),
     },
 )  # fmt: skip

@@ -30,6 +30,13 @@ def settings_of(account_id: int) -> Mapping[str, str]:
     return {"role": "ava_account", "ava.account_id": str(account_id)}
 
 
+def scope_of(account_id: int) -> str:
+    """
+    Return whose the keys of an account are; row-level security knows the form.
+    """
+    return f"account:{account_id}"
+
+
 async def lock(tx: Transaction, account_id: int) -> tuple[Decimal, str]:
     """
     Lock the account for this transaction and return its cash balance and currency.

@@ -1,7 +1,7 @@
-"""Books one order exactly once: lock, read, decide, write, in one transaction of five round trips.
+"""Books one order exactly once: claim the key, lock, read, decide, write, in one transaction of five round trips.
 
-It knows no HTTP. The account's cash row is locked before the key is looked for, so of many equal requests at once one
-books and the others find its answer. What is decided is the affair of `rules`.
+It knows no HTTP. That it happens once is the layer's part (`Database.run_once`); a key that an older version of AVA
+booked under is found in `orders`. What is decided is the affair of `rules`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003  # read by magnus when a stored answer is
+from decimal import Decimal  # noqa: TC003  # as above
 from typing import TYPE_CHECKING, Final
 
 from ava.money import ZERO, Lot, plain
 from ava.services import account
 from ava.services.rules import EMPTY, Fill, Holding, Instrument, Reason, Side, State, admit, execution_price, fill
 from ava.sql import statement
+from magnus import KeyReused
 
 if TYPE_CHECKING:
-    from datetime import datetime
-    from decimal import Decimal
-
     from asyncpg import Record
 
     from magnus import Database, Transaction
@@ -77,10 +77,19 @@ class Answer:
     is_replayed: bool
 
 
-class KeyReused(Exception):
+@dataclass(frozen=True, slots=True)
+class _Stored:
     """
-    The idempotency key belongs to a different request of the same account.
+    What is kept of an answer.
     """
+
+    outcome: Booked | Reason
+
+    def trade_id(self) -> int | None:
+        """
+        What is left of it when the answer has expired.
+        """
+        return self.outcome.id if isinstance(self.outcome, Booked) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +115,50 @@ async def book(db: Database, account_id: int, key: str, order: Order) -> Answer:
 
     Raises:
         KeyReused: the key was used for another order.
+        InProgress: the same order is being booked by another process.
+        AlreadyExecuted: it was booked so long ago that the answer is not kept; `reference` is the trade's id.
+        OutcomeUnknown: nobody could say in time whether it was booked; repeat it with the same key.
         AccountMissing: the account is not open.
     """
     asked = _Asked(account_id, key, order, order.digest())
-    async with db.transaction(settings=account.settings_of(account_id)) as tx:
-        balance, currency = await account.lock(tx, account_id)
-        found = await tx.fetchrow(
-            statement("queries/read_order"), account_id, key, order.symbol, order.side.value, _LOTS
-        )
-        assert found is not None
-        if found["request_hash"] is not None:
-            return Answer(_answered(found, asked), is_replayed=True)
-        lots = await _lots(tx, asked, found)
-        decided = _decide(order, found, State(balance, _holding(found), lots), currency)
-        if isinstance(decided, Reason):
-            await _refuse(tx, asked, found["instrument_id"], decided)
-            return Answer(decided, is_replayed=False)
-        return Answer(await _fill(tx, asked, decided), is_replayed=False)
+    was_booked = False
+
+    async def execute(tx: Transaction) -> _Stored:
+        nonlocal was_booked
+        was_booked, outcome = await _execute(tx, asked)
+        return _Stored(outcome)
+
+    once = await db.run_once(
+        execute,
+        key=key,
+        scope=account.scope_of(account_id),
+        operation="trade",
+        request=asked.digest,
+        result=_Stored,
+        reference=_Stored.trade_id,
+        settings=account.settings_of(account_id),
+    )
+    return Answer(once.value.outcome, is_replayed=once.replayed or was_booked)
+
+
+async def _execute(tx: Transaction, asked: _Asked) -> tuple[bool, Booked | Reason]:
+    """
+    Return the answer, and whether an older version of AVA gave it, which knew only the keys in `orders`.
+    """
+    order = asked.order
+    balance, currency = await account.lock(tx, asked.account_id)
+    found = await tx.fetchrow(
+        statement("queries/read_order"), asked.account_id, asked.key, order.symbol, order.side.value, _LOTS
+    )
+    assert found is not None
+    if found["request_hash"] is not None:
+        return True, _answered(found, asked)
+    lots = await _lots(tx, asked, found)
+    decided = _decide(order, found, State(balance, _holding(found), lots), currency)
+    if isinstance(decided, Reason):
+        await _refuse(tx, asked, found["instrument_id"], decided)
+        return False, decided
+    return False, await _fill(tx, asked, decided)
 
 
 def _answered(found: Record, asked: _Asked) -> Booked | Reason:
@@ -130,7 +166,7 @@ def _answered(found: Record, asked: _Asked) -> Booked | Reason:
     The stored answer. The order's own words are those of the first request, for the digests are equal.
     """
     if found["request_hash"] != asked.digest:
-        raise KeyReused
+        raise KeyReused(asked.key)
     if found["reason"] is not None:
         return Reason(found["reason"])
     columns = ("id", "quantity", "price", "amount", "fee", "realised_pnl", "currency", "executed_at")

@@ -1,13 +1,14 @@
 """Imports a file of trades exactly once, as a whole or batch by batch.
 
-Theory of operation. Every transaction locks the account's cash row first, then looks at the journal, the row of
-`imports` under the request's key. The journal is written in the same transaction as the rows that it counts, so it is
-always true: a run that was killed is taken up where it was committed, two runs of the same request share the work,
-and a request that was answered gets the same answer again. Rows that are trades already, by their external_id, are
-counted and left alone, whichever request brought them.
+Theory of operation. A unit of work that happens once (`Database.run_once`) is the file in `Mode.ALL`, and a batch of
+`batch_rows` rows in `Mode.PARTIAL`, so that orders of the same account get in between. The units of one import have the
+request's key; the operation tells them apart by the row that they begin with. So a run that was killed is taken up
+where it was committed: the batches before answer what they answered then, and say how many rows they were. Every unit
+locks the account's cash row first. Rows that are trades already, by their external_id, are counted and left alone,
+whichever request brought them.
 
-`Mode.ALL` is one transaction: the file, or nothing of it. `Mode.PARTIAL` books `batch_rows` rows a transaction, so
-that orders of the same account get in between.
+`imports` holds what became of each import, written with its last unit. An older version of AVA wrote it with every
+batch; what it left unfinished is taken up.
 """
 
 from __future__ import annotations
@@ -18,21 +19,22 @@ import itertools
 import json
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Final
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from ava.services import account
-from ava.services.booking import KeyReused
 from ava.services.import_book import Book
 from ava.services.import_file import BadRow, Row, count_rows, read_rows
 from ava.services.import_store import known_rows, load, write
 from ava.services.rules import DETAILS
 from ava.sql import statement
+from magnus import KeyReused, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from ava.services.import_file import Content
-    from magnus import Database, Transaction
+    from magnus import Database, Once, Transaction
 
 MAX_ERRORS: Final = 100
 _REUSED: Final = "A different trade of this account has this external_id."
@@ -97,7 +99,16 @@ class Report:
         """
         Return the report that `to_json` wrote.
         """
-        found = json.loads(text)
+        return cls.from_plain(json.loads(text))
+
+    @classmethod
+    def from_plain(cls, found: Any) -> Report:
+        """
+        Return the report in a mapping, or the report itself.
+        """
+        if isinstance(found, Report):
+            return found
+        found = dict(found)
         errors = tuple(BadRow(**error) for error in found.pop("errors"))
         return cls(**{**found, "mode": Mode(found["mode"]), "errors": errors})
 
@@ -130,16 +141,6 @@ class _Tally:
     errors: list[BadRow] = field(default_factory=list)
 
 
-class _Undo(Exception):
-    """
-    Takes the transaction back; the report is what is to be kept of it.
-    """
-
-    def __init__(self, report: Report) -> None:
-        super().__init__()
-        self.report = report
-
-
 async def run(db: Database, request: Request, limits: Limits) -> tuple[Report, bool]:
     """
     Import a file and return the report, and whether it had been given before.
@@ -153,65 +154,97 @@ async def run(db: Database, request: Request, limits: Limits) -> tuple[Report, b
         AccountMissing: the account is not open.
     """
     await asyncio.to_thread(count_rows, request.file, limit=limits.max_rows)
-    rows = read_rows(request.file, now=datetime.now(UTC))
-    if request.mode is Mode.ALL:
-        return await _whole(db, request, rows, limits)
-    return await _batches(db, request, rows, limits)
+    work = _Import(db, request, limits, datetime.now(UTC))
+    return await (work.whole() if request.mode is Mode.ALL else work.by_batches())
 
 
-async def _whole(db: Database, request: Request, rows: Iterator[Row | BadRow], limits: Limits) -> tuple[Report, bool]:
-    try:
-        async with db.transaction(settings=account.settings_of(request.account_id)) as tx:
-            book, journal = await _open(tx, request)
-            return (journal, True) if journal else (await _book_all(tx, request, book, rows, limits), False)
-    except _Undo as undone:
-        return await _refuse(db, request, undone.report)
+class _Import:
+    """
+    One import under way.
+    """
 
+    def __init__(self, db: Database, request: Request, limits: Limits, now: datetime) -> None:
+        self._db = db
+        self._request = request
+        self._limits = limits
+        self._now = now
+        self._was_done = False
 
-async def _book_all(
-    tx: Transaction, request: Request, book: Book, rows: Iterator[Row | BadRow], limits: Limits
-) -> Report:
-    report = Report(request.mode)
-    while batch := await _next_batch(rows, limits.batch_rows):
-        report = report.plus(await _book(tx, request.account_id, book, batch))
-    report = replace(report, is_done=True)
-    if report.is_refused:
-        raise _Undo(replace(report, loaded=0))
-    await _keep(tx, request, report)
-    return report
+    async def whole(self) -> tuple[Report, bool]:
+        """
+        Book the file, or nothing of it.
+        """
+        try:
+            once = await self._once(self._all, 0)
+        except Refused as refused:
+            return Report.from_plain(refused.value), refused.is_replayed
+        return once.value, once.replayed or self._was_done
 
+    async def by_batches(self) -> tuple[Report, bool]:
+        """
+        Book what can be, batch by batch.
 
-async def _refuse(db: Database, request: Request, report: Report) -> tuple[Report, bool]:
-    async with db.transaction(settings=account.settings_of(request.account_id)) as tx:
-        _, journal = await _open(tx, request)
+        Invariant: `report.rows` rows of the file are booked, by this run or by one before it, whose batches may have
+        been of another size; `ahead` are the rows after these that were read already.
+        """
+        report, is_replayed = Report(self._request.mode), True
+        rows, ahead = self._rows(), list[Row | BadRow]()
+        while not report.is_done:
+            position = report.rows
+            ahead += await _next_batch(rows, self._limits.batch_rows - len(ahead))
+            once = await self._once(partial(self._one, report, ahead[: self._limits.batch_rows]), position)
+            report = once.value
+            is_replayed = is_replayed and (once.replayed or self._was_done)
+            missing = report.rows - position - len(ahead)
+            del ahead[: report.rows - position]
+            await _next_batch(rows, missing)
+        return report, is_replayed
+
+    async def _once(self, fn: Callable[[Transaction], Awaitable[Report]], position: int) -> Once[Report]:
+        request = self._request
+        return await self._db.run_once(
+            fn,
+            key=request.key,
+            scope=account.scope_of(request.account_id),
+            operation="import" if position == 0 else f"import@{position}",
+            request=request.digest,
+            result=Report,
+            settings=account.settings_of(request.account_id),
+        )
+
+    async def _all(self, tx: Transaction) -> Report:
+        book, journal = await _open(tx, self._request)
         if journal is not None:
-            return journal, True
-        await _keep(tx, request, report)
-        return report, False
+            self._was_done = True
+            return journal
+        report, rows = Report(self._request.mode), self._rows()
+        while batch := await _next_batch(rows, self._limits.batch_rows):
+            report = report.plus(await _book(tx, self._request.account_id, book, batch))
+        report = replace(report, is_done=True)
+        if report.is_refused:
+            raise Refused(replace(report, loaded=0))
+        await _keep(tx, self._request, report)
+        return report
 
+    async def _one(self, before: Report, batch: Sequence[Row | BadRow], tx: Transaction) -> Report:
+        """
+        Book one batch and return the report up to its end.
+        """
+        book, journal = await _open(tx, self._request)
+        if journal is not None and journal.rows >= before.rows and (journal.is_done or journal.rows > before.rows):
+            self._was_done = journal.is_done
+            return journal
+        report = before.plus(await _book(tx, self._request.account_id, book, batch))
+        report = replace(report, is_done=len(batch) < self._limits.batch_rows)
+        if report.is_done:
+            await _keep(tx, self._request, report)
+        return report
 
-async def _batches(db: Database, request: Request, rows: Iterator[Row | BadRow], limits: Limits) -> tuple[Report, bool]:
-    """
-    Invariant: `position` rows were taken from `rows`, and the journal says how many of the file are booked. What a
-    run before this one, or beside it, has booked is skipped.
-    """
-    position = 0
-    while True:
-        batch = await _next_batch(rows, limits.batch_rows)
-        is_last = len(batch) < limits.batch_rows
-        async with db.transaction(settings=account.settings_of(request.account_id)) as tx:
-            book, journal = await _open(tx, request)
-            report = journal or Report(request.mode)
-            if report.is_done:
-                return report, True
-            fresh = batch[max(0, report.rows - position) :]
-            if fresh or is_last:
-                report = report.plus(await _book(tx, request.account_id, book, fresh))
-                report = replace(report, is_done=is_last)
-                await _keep(tx, request, report)
-        if is_last:
-            return report, False
-        position += len(batch)
+    def _rows(self) -> Iterator[Row | BadRow]:
+        """
+        Read the file from its beginning: a unit may run again.
+        """
+        return read_rows(self._request.file, now=self._now)
 
 
 async def _next_batch(rows: Iterator[Row | BadRow], size: int) -> list[Row | BadRow]:
@@ -228,7 +261,7 @@ async def _open(tx: Transaction, request: Request) -> tuple[Book, Report | None]
     if row is None:
         return Book(balance, currency), None
     if row["request_hash"] != request.digest:
-        raise KeyReused
+        raise KeyReused(request.key)
     return Book(balance, currency), Report.from_json(row["response"])
 
 

@@ -1,4 +1,4 @@
--- A filled order: trade, order, lots, position and cash in one statement. The figures are computed by the caller, who
+-- A filled order: trade, order, lots, position, cash and the event of it in one statement. The figures are computed by the caller, who
 -- holds the account's lock. The time of a trade is that of its booking, not of the transaction's begin, which may
 -- have waited for the lock.
 with trade as (
@@ -50,6 +50,18 @@ held as (
 paid as (
     update cash set balance = $20::numeric, updated_at = now()
     where account_id = $1
+),
+
+told as (
+    insert into outbox (account_id, kind, payload)
+    select
+        $1,
+        'trade-executed',
+        jsonb_build_object(
+            'trade_id', id, 'account_id', $1, 'symbol', $10, 'side', $3, 'quantity', $4::text, 'price', $5::text,
+            'amount', $6::text, 'executed_at', executed_at
+        )
+    from trade
 )
 
 select id, executed_at

@@ -1,0 +1,2 @@
+update outbox set published_at = now()
+where id = any($1::bigint[])
