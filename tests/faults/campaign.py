@@ -153,10 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def summary(rows: Sequence[Row], caught: int, total: int) -> str:
     verdicts = Counter(row.verdict for row in rows)
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    acknowledged, lost, doubled = (
-        sum(getattr(row, name) for row in rows) for name in ("acknowledged", "lost", "doubled")
-    )
+    acknowledged, doubled = (sum(getattr(row, name) for row in rows) for name in ("acknowledged", "doubled"))
+    lost = sum(row.lost for row in rows if row.mode != "async")
+    window = sum(row.lost for row in rows if row.mode == "async")
     text = f"{len(rows)} faults: {told or 'none'}; acknowledged {acknowledged}, lost {lost}, doubled {doubled}"
+    text += f"; lost by asynchronous standbys, as reported above: {window}" if window else ""
     return text + (f"; mutants caught {caught} of {total}" if total else "")
 
 

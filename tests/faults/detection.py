@@ -323,11 +323,7 @@ async def _read_on(db: Database, seen: Outage, deadline: float, is_over: Callabl
 
 
 async def _read(db: Database, deadline: float) -> None:
-    options: dict[str, Any] = {"read": True} if HAS_READ else {}
-    await db.fetchval("SELECT count(*) FROM account", timeout=deadline, **options)
-
-
-HAS_READ = "read" in Database.fetchval.__kwdefaults__
+    await db.fetchval("SELECT count(*) FROM account", timeout=deadline, read=True)
 
 
 async def immediate_restart(stage: Stage) -> Row:

@@ -17,21 +17,21 @@ import asyncpg
 from magnus import CommitRolledBack, Database, _commit
 from magnus.testing import COMMIT, Action, Direction, Rule, Word, frozen, kill, read, until_replayed
 from tests.faults.couple import couple
-from tests.faults.stage import ROOT, Row, Writers, configured, keyed, patched, proxied, timed
+from tests.faults.stage import ROOT, Row, Writers, configured, once, patched, proxied, timed
 
 if TYPE_CHECKING:
     from magnus.testing import Link
     from tests.faults.stage import Book, Stage
 
 
-async def commit_reply_cut(stage: Stage, *, unit=keyed, cycles: int | None = None) -> Row:
+async def commit_reply_cut(stage: Stage, *, unit=once, cycles: int | None = None) -> Row:
     """
     The reply to COMMIT is lost: the transaction is stored, and the client cannot know.
     """
     return await _cut(stage, Row(1, "commit reply cut"), Direction.REPLY, unit, cycles or stage.times(200, 40))
 
 
-async def commit_request_cut(stage: Stage, *, unit=keyed, cycles: int | None = None) -> Row:
+async def commit_request_cut(stage: Stage, *, unit=once, cycles: int | None = None) -> Row:
     """
     COMMIT itself is lost: the transaction is not stored, and the client cannot know.
     """
@@ -66,7 +66,7 @@ async def _cut(stage: Stage, row: Row, direction: Direction, unit, cycles: int) 
     return row
 
 
-async def async_loss(stage: Stage, *, unit=keyed, resolve=keyed) -> Row:
+async def async_loss(stage: Stage, *, unit=once, resolve=once) -> Row:
     """
     An asynchronous standby that lags takes over: what it never got is lost, and the campaign must be able to say so.
 
@@ -115,7 +115,7 @@ async def sync_crash(stage: Stage) -> Row:
     The primary is killed and the synchronous standby takes over, again and again, while eight clients write.
     """
     row = Row(4, "kill and promote", "sync")
-    row.cycles = stage.times(50, 3)
+    row.cycles = stage.times(50, 2)
     gaps: list[float] = []
     async with couple(stage.cluster.binaries, is_synchronous=True) as both:
         book = await stage.book(both.primary)
@@ -273,7 +273,7 @@ async def client_killed(stage: Stage) -> Row:
     """
     The client is killed (-9) somewhere between its journal and the answer to COMMIT, and resumes with the same keys.
     """
-    row = Row(9, "client killed between journal and COMMIT", cycles=stage.times(20, 3))
+    row = Row(9, "client killed between journal and COMMIT", cycles=stage.times(20, 2))
     book = await stage.book()
     chance = random.Random(9)
     for seed in range(1, row.cycles + 1):

@@ -18,7 +18,7 @@ from magnus import Database, _commit, _driver
 from magnus.pool import _keeper, _state
 from magnus.pool._sweep import Sweep
 from tests.faults import detection, durability, overload
-from tests.faults.stage import Row, keyless, move, patched
+from tests.faults.stage import Row, keyed, keyless, move, patched
 
 if TYPE_CHECKING:
     import random
@@ -40,15 +40,15 @@ class Mutant:
     fault: Callable[[Stage], Awaitable[Row]]
 
 
-async def _cancellable(con: Any, *, limit: float, **_: Any) -> None:
-    await con.execute("COMMIT", timeout=limit)
+async def _cancellable(con: Any, *, limit: float, last: str = "", **_: Any) -> None:
+    await con.execute(f"{last}; COMMIT" if last else "COMMIT", timeout=limit)
 
 
-async def _impatient(con: Any, *, limit: float, **_: Any) -> None:
+async def _impatient(con: Any, *, limit: float, last: str = "", **_: Any) -> None:
     """
     The driver's own timeout around COMMIT, with its CancelRequest; its answer is believed.
     """
-    await con.execute("COMMIT", timeout=min(limit, 0.5))
+    await con.execute(f"{last}; COMMIT" if last else "COMMIT", timeout=min(limit, 0.5))
 
 
 def _believing(task: asyncio.Task[str], con: Any, *, is_unreplicated: bool) -> None:
@@ -81,22 +81,25 @@ def _deaf(self: Any, _con: object, message: object) -> None:
 XIDS: dict[str, str] = {}
 
 
-async def remembering(db: Database, key: str, chance: random.Random) -> None:
+async def remembering(db: Database, key: str, chance: random.Random) -> bool:
     """
     The unit of work, with the transaction's id noted down.
     """
     async with db.transaction() as tx:
-        if await tx.fetchval("INSERT INTO done VALUES ($1) ON CONFLICT DO NOTHING RETURNING key", key) is not None:
+        claimed = await tx.fetchval("INSERT INTO done VALUES ($1) ON CONFLICT DO NOTHING RETURNING key", key)
+        if claimed is not None:
             XIDS[key] = await tx.fetchval("SELECT pg_current_xact_id()::text")
             await move(tx, key, chance)
+    return claimed is None
 
 
-async def by_xid(db: Database, key: str, chance: random.Random) -> None:
+async def by_xid(db: Database, key: str, chance: random.Random) -> bool:
     """
     Repeat a unit unless the server says that its transaction is committed; on another timeline that is another's id.
     """
-    if await db.fetchval("SELECT pg_xact_status($1::text::xid8)", XIDS[key]) != "committed":
-        await remembering(db, key, chance)
+    if await db.fetchval("SELECT pg_xact_status($1::text::xid8)", XIDS[key]) == "committed":
+        return True
+    return await remembering(db, key, chance)
 
 
 def _patch(owner: Any, name: str, value: Any) -> Callable[[], AbstractContextManager[Any]]:
@@ -129,7 +132,7 @@ MUTANTS = (
     ),
     Mutant(
         "COMMIT without an answer is not called a failure",
-        _patch(_commit, "_judge", _denying), partial(durability.commit_reply_cut, **few),
+        _patch(_commit, "_judge", _denying), partial(durability.commit_reply_cut, unit=keyed, **few),
     ),
     Mutant(
         "COMMIT that was answered with ROLLBACK is no success",

@@ -122,8 +122,7 @@ class Load:
                 group.create_task(self._one(db, query, deadline))
 
     async def _one(self, db: Database, query: str, deadline: float) -> None:
-        options: dict[str, Any] = {"read": True} if "read" in Database.fetchval.__kwdefaults__ else {}
-        _, outcome = await timed(db.fetchval(query, timeout=deadline, **options))
+        _, outcome = await timed(db.fetchval(query, timeout=deadline, read=True))
         self.told[outcome] += 1
         if outcome == "success":
             self.done.append(time.monotonic())
@@ -218,7 +217,7 @@ async def cancel_storm(stage: Stage) -> Row:
                     await tx.execute("UPDATE account SET balance = balance WHERE id = $1", number % 16 + 1)
             elif number % 3 == 1:
                 async with db.acquire() as con:
-                    await con.fetchval("SELECT pg_sleep(0.001)")
+                    await con.execute("SET work_mem = '5MB'")  # so that the release has something to undo
             else:
                 await db.fetchval("SELECT 1")
 

@@ -19,11 +19,16 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from magnus import Database, DatabaseConfig, MagnusError, OutcomeUnknown
-from magnus.testing import FaultProxy, Journal, Verdict, Word, compare, read, socket_of
+from magnus._verdicts import Phase, Verdict, classify
+from magnus.observe import Retry
+from magnus.once import table
+from magnus.testing import FaultProxy, Journal, Word, compare, read, socket_of
+from magnus.testing import Verdict as Comparison
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
 
+    from magnus import Event
     from magnus.embedded import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,11 +46,9 @@ CLASSIFIED = (MagnusError, asyncpg.PostgresError, asyncpg.InterfaceError, OSErro
 
 def is_classified(error: Exception) -> bool:
     """
-    Whether a caller can have a rule for an error. The driver's complaint about its own state is one when it is known
-    to come before the first byte.
+    Whether a caller can have a rule for an error: it is of a documented kind, or the layer's own table knows it.
     """
-    is_not_sent = isinstance(error, asyncpg.InternalClientError) and str(error).startswith("cannot switch to state")
-    return is_not_sent or isinstance(error, CLASSIFIED)
+    return isinstance(error, CLASSIFIED) or classify(error, Phase.BLOCK) is not Verdict.NEVER
 
 
 @dataclass
@@ -96,7 +99,7 @@ class Row:
         if not is_so:
             self.failures.append(otherwise)
 
-    def judge(self, found: Verdict, *, may_lose: bool = False) -> None:
+    def judge(self, found: Comparison, *, may_lose: bool = False) -> None:
         """
         Add a verdict's figures, and its losses as failures.
         """
@@ -114,21 +117,38 @@ class Row:
         return {**asdict(self), "verdict": self.verdict}
 
 
-async def keyed(db: Database, key: str, chance: random.Random) -> None:
+async def once(db: Database, key: str, chance: random.Random) -> bool:
     """
-    The unit of work of all writers: claim the key, move money, note the effect; nothing when the key is done already.
+    The unit of work of all writers: move money and note the effect, by `run_once`. Returns whether it was done before.
+    """
+    state = chance.getstate()
+
+    async def unit(tx: Any) -> str:
+        chance.setstate(state)  # it may run again, and is then the same
+        await move(tx, key, chance)
+        return key
+
+    return (await db.run_once(unit, key=key, scope="bank", request=key, result=str)).replayed
+
+
+async def keyed(db: Database, key: str, chance: random.Random) -> bool:
+    """
+    The same with a key of one's own in a plain transaction, which repeats nothing by itself.
     """
     async with db.transaction() as tx:
-        if await tx.fetchval("INSERT INTO done VALUES ($1) ON CONFLICT DO NOTHING RETURNING key", key) is not None:
+        claimed = await tx.fetchval("INSERT INTO done VALUES ($1) ON CONFLICT DO NOTHING RETURNING key", key)
+        if claimed is not None:
             await move(tx, key, chance)
+    return claimed is None
 
 
-async def keyless(db: Database, key: str, chance: random.Random) -> None:
+async def keyless(db: Database, key: str, chance: random.Random) -> bool:
     """
     The same without a key: what a repeat of it doubles. For mutants.
     """
     async with db.transaction() as tx:
         await move(tx, key, chance)
+    return False
 
 
 async def move(tx: Any, key: str, chance: random.Random) -> None:
@@ -157,6 +177,7 @@ class Book:
         await cluster.create_database(name)
         async with cluster.connect(database=name) as con:
             await con.execute(SCHEMA)
+            await con.execute(table())
         return cls(cluster, name, folder)
 
     def dsn(self, proxy: FaultProxy | None = None) -> str:
@@ -167,7 +188,7 @@ class Book:
         async with self.cluster.connect(database=self.name) as con:
             return await con.fetchval(query, *args)
 
-    async def audit(self, row: Row, *, may_lose: bool = False) -> Verdict:
+    async def audit(self, row: Row, *, may_lose: bool = False) -> Comparison:
         """
         Compare the journal with the table, and the balances with the effects.
         """
@@ -193,12 +214,14 @@ class Writers:
         errors: What the layer raised, by type.
         unclassified: What no caller could have a rule for.
         longest: Seconds of the longest single call.
-        gaps: Moments at which something was acknowledged.
+        moments: At which something was acknowledged.
+        denied: Keys that were called not stored and found stored at their repeat.
+        resolved: Unknown outcomes that the layer resolved by the key, unseen by its caller.
     """
 
     db: Database
     book: Book
-    unit: Any = keyed
+    unit: Any = once
     count: int = WRITERS
     seed: int = 1
     patience: float = 60.0
@@ -207,6 +230,8 @@ class Writers:
     longest: float = 0.0
     moments: list[float] = field(default_factory=list)
     is_stopping: bool = False
+    denied: int = 0
+    resolved: int = 0
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def run(self, quota: int | None = None) -> None:
@@ -254,21 +279,24 @@ class Writers:
         Try one key until the layer says that it is stored, or patience is at its end.
         """
         until = time.monotonic() + self.patience
-        state = chance.getstate()
+        state, refusals, is_known = chance.getstate(), 0, True
         while time.monotonic() < until:
             chance.setstate(state)  # a repeat is the same request
             self.book.journal.write(key, Word.BEGUN)
             began = time.monotonic()
             try:
-                await self.unit(self.db, key, chance)
+                is_repeat = await self.unit(self.db, key, chance)
             except OutcomeUnknown:
+                is_known = False
                 self.book.journal.write(key, Word.UNKNOWN)
                 self.errors["OutcomeUnknown"] += 1
             except Exception as error:  # noqa: BLE001  # a kind that nobody foresaw is what is looked for
                 self.book.journal.write(key, Word.REFUSED)
+                refusals += 1
                 self._note(error)
             else:
                 self.book.journal.write(key, Word.ACKNOWLEDGED)
+                self.denied += is_repeat and is_known and refusals > 0
                 self.moments.append(time.monotonic())
                 return
             finally:
@@ -280,7 +308,16 @@ class Writers:
         if not is_classified(error):
             self.unclassified[f"{type(error).__name__}: {error}"] += 1
 
+    def __post_init__(self) -> None:
+        self.db.add_observer(self._hear)
+
+    def _hear(self, event: Event) -> None:
+        self.resolved += isinstance(event, Retry) and event.error_type == "OutcomeUnknown"
+
     def report(self, row: Row) -> None:
+        self.db.remove_observer(self._hear)
+        row.unknown += self.resolved
+        row.expect(not self.denied, f"called not stored, and found stored at the repeat: {self.denied}")
         row.longest = max(row.longest, self.longest)
         row.expect(not self.unclassified, f"unclassified: {dict(self.unclassified)}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from magnus.testing._fake_server import RefusingServer
 from magnus.testing._flow import COMMIT, Action, Direction, Rule, Shape
 from magnus.testing._ledger import Journal, Verdict, Word, compare, read
+from magnus.testing._points import Point, Step, fault_at
 from magnus.testing._processes import (
     Process,
     brown_out,
@@ -30,17 +31,20 @@ __all__ = [
     "FaultProxy",
     "Journal",
     "Link",
+    "Point",
     "Process",
     "RefusingServer",
     "Rule",
     "Shape",
     "SimLoop",
+    "Step",
     "Stuck",
     "Verdict",
     "Word",
     "brown_out",
     "compare",
     "crash",
+    "fault_at",
     "frozen",
     "kill",
     "processes",

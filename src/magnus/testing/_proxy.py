@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 65_536
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s, so that close sends RST
+_TURNS: Final = 3
 _CANCEL: Final = struct.pack("!ii", 16, 80_877_102)  # the head of a CancelRequest
 
 Upstream = tuple[str, int] | str
@@ -87,9 +88,8 @@ class Link:
     # --- inside
 
     async def run(self) -> None:
-        reader, writer = self._client
         if self._proxy.is_silent:
-            await self._swallow(reader)
+            await self._swallow(self._client[0])
             return
         try:
             self._server = await self._proxy.dial()
@@ -99,8 +99,7 @@ class Link:
         try:
             await self._both_ways(*self._server)
         finally:
-            for stream in (writer, self._server[1]):
-                stream.close()
+            self._server[1].close()
 
     async def _swallow(self, reader: asyncio.StreamReader) -> None:
         # The listener accepted and nobody answers, as with a stopped postmaster.
@@ -202,6 +201,7 @@ class FaultProxy:
         self.on_link = on_link
         self._server: asyncio.Server | None = None
         self._port = 0
+        self._is_stopped = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -222,6 +222,9 @@ class FaultProxy:
         Stop listening and cut every connection. Nothing of it is left.
         """
         await self.refuse()
+        self._is_stopped = True
+        for _ in range(_TURNS):  # a connection that was just accepted becomes a link some turns of the loop later
+            await asyncio.sleep(0)
         self.cut()
         for task in self._tasks:
             task.cancel()
@@ -247,6 +250,7 @@ class FaultProxy:
         """
         Listen again.
         """
+        self._is_stopped = False
         if self._server is None:
             self._server = await asyncio.start_server(self._on_client, "127.0.0.1", self._port)
             self._port = self._server.sockets[0].getsockname()[1]
@@ -313,6 +317,9 @@ class FaultProxy:
         return await asyncio.open_connection(*self.upstream, limit=_CHUNK)
 
     async def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_stopped:
+            _abort(writer)
+            return
         self.accepted += 1
         link = Link(self, self.accepted, reader, writer)
         self.links.append(link)
@@ -328,6 +335,7 @@ class FaultProxy:
         except asyncio.CancelledError:
             link.cut()  # `stop`; asyncio's own callback would report the cancellation as a failure
         finally:
+            writer.close()
             self.links.remove(link)
             self._tasks.discard(task)
 
