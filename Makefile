@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check mutants faults bench bench-pool lock clean
+.PHONY: help install system-packages pg-matrix demo test coverage check docs tuning-proof mutants faults bench bench-pool lock vendor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+tuning-proof: $(VENV)/.dev  ## the optimizer's memory proof over 100,000 random servers; the suite tries 20,000
+	MAGNUS_FACTS=100000 $(BIN)/pytest tests/unit/tuning/test_budget.py
+
+docs: $(VENV)/.dev  ## the pages that are made from the code
+	$(BIN)/python tests/settings_doc.py --write
+
 mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of the tree; the tests must notice
 	$(BIN)/python tests/mutants.py --write
 
@@ -61,6 +67,17 @@ lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.t
 	$(BIN)/$(LOCK) --upgrade --all-extras pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt
 	$(BIN)/$(LOCK) --upgrade --all-extras -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
 	$(BIN)/$(LOCK) --upgrade -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
+
+VENDOR := src/magnus/web/dashboard/static/vendor
+vendor:  ## fetch the dashboard's libraries from npm again, by the versions of NOTICE, and check them against SHA256SUMS
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; here=$$PWD; cd $$folder; \
+	fetch() { npm pack --silent $$1@$$2 >/dev/null; tar xzf $$1-$$2.tgz; shift 2; \
+		for file in "$$@"; do cp package/$$file $$here/$(VENDOR)/; done; cp package/LICENSE $$here/$(VENDOR)/LICENSE.$${file_of:-x}; }; \
+	file_of=uplot fetch uplot 1.6.32 dist/uPlot.iife.min.js dist/uPlot.min.css; \
+	file_of=pev2 fetch pev2 1.21.0 dist/pev2.umd.js dist/pev2.css; \
+	file_of=vue fetch vue 3.5.45 dist/vue.runtime.global.prod.js; \
+	file_of=bootstrap fetch bootstrap 5.3.8 dist/css/bootstrap.min.css; \
+	cd $$here/$(VENDOR) && sha256sum --check --quiet SHA256SUMS
 
 clean:  ## remove the environment and caches; data is kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

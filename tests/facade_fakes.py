@@ -121,7 +121,8 @@ class FakePool:
         self.ready = None
         self.last_connect_error = None
         self.figures = figures()
-        self.sweep = SimpleNamespace(enter=lambda _watch, _deadline: False)  # then the driver's timer is used
+        no = lambda *_: False  # noqa: E731  # then the driver's timer is used
+        self.sweep = SimpleNamespace(enter=no, guard=no)
 
     async def open(self):
         return None
@@ -132,7 +133,7 @@ class FakePool:
     async def warmup(self, n):
         return n if self.ready is None else self.ready
 
-    async def acquire(self, lane, deadline, *, is_named=False):
+    async def acquire(self, lane, deadline, *, is_named=False, wanted=None):
         self.acquired.append((lane, deadline))
         found = self.connections.pop(0)
         if isinstance(found, BaseException):

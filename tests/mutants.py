@@ -1,4 +1,4 @@
-"""Switch each protection of pool and lanes off, one at a time, in a copy of the tree: the tests named here must fail.
+"""Switch each protection off, one at a time, in a copy of the tree: the tests named here must fail.
 
 python tests/mutants.py            run all, print a table, exit 1 when one survives
 python tests/mutants.py --write    the same, and write docs/protections.md
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "protections.md"
 POOL = "src/magnus/pool"
 UNIT = "tests/unit/pool"
-LIMIT = 30.0
+LIMIT = 60.0
 
 
 class Mutant(NamedTuple):
@@ -48,6 +48,10 @@ def state(protection: str, text: str, mutated: str, *tests: str) -> Mutant:
 
 def shell(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
     return Mutant(protection, f"{POOL}/{file}", text, mutated, tuple(f"tests/races/{t}" for t in tests))
+
+
+def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
 
 MUTANTS = (
@@ -114,18 +118,42 @@ MUTANTS = (
     ),
     Mutant(
         "Only who may be shed is shed",
-        f"{POOL}/_lanes.py", " and waiter.may_be_shed", "",
+        f"{POOL}/_lanes.py", " or not waiter.may_be_shed", "",
         (f"{UNIT}/test_codel.py::test_who_named_no_lane_is_not_shed",),
     ),
-    codel(
+    Mutant(
+        "One impatient waiter costs nobody a place",
+        f"{POOL}/_lanes.py",
+        "max(newest.deadline, newest.since + waiter.deadline - waiter.since) - now", "newest.deadline - now",
+        (f"{UNIT}/test_codel.py::test_one_impatient_waiter_costs_nobody_a_place",),
+    ),
+    Mutant(
         "Shedding is for lanes that have a target",
-        "if self.target is None:\n            return False", "if self.target is None:\n            self.target = 1.0",
-        "test_critical_and_high_are_never_shed", "test_without_targets_nobody_is_shed",
+        f"{POOL}/_lanes.py", "wait_targets.get(lane),", "wait_targets.get(lane, 1.0),",
+        (
+            f"{UNIT}/test_codel.py::test_critical_and_high_are_never_shed",
+            f"{UNIT}/test_codel.py::test_without_targets_nobody_is_shed",
+        ),
     ),
     codel(
-        "A queue that stands is cut",
-        "(self.is_overloaded and wait", "(False and wait",
-        "test_a_queue_that_stands_is_cut",
+        "A queue that stands is cut where a longer wait is worthless",
+        "return self.is_eager or (", "return (",
+        "test_a_queue_that_stands_is_cut_where_a_longer_wait_is_worthless",
+    ),
+    codel(
+        "A queue that cannot be served in time is cut",
+        "(left is not None and behind", "(left is None and behind",
+        "test_a_queue_that_stands_is_cut_when_its_newest_would_come_too_late",
+    ),
+    codel(
+        "Saturation alone refuses nobody",
+        "return self.is_eager or (", "return True or (",
+        "test_a_queue_that_stands_is_let_be_when_all_will_be_served",
+    ),
+    codel(
+        "A server that stood still is taken to go on as before",
+        "max(*self._rates, self._rate(now))", "self._rate(now)",
+        "test_the_best_rate_of_late_counts",
     ),
     codel(
         "The shortest wait of an interval counts: bursts pass",
@@ -134,7 +162,7 @@ MUTANTS = (
     ),
     codel(
         "What was long ago says nothing",
-        "if since >= self._ends:", "if False:",
+        "since < self._ends and self._least", "self._least",
         "test_what_was_long_ago_says_nothing_about_today",
     ),
     codel(
@@ -148,9 +176,9 @@ MUTANTS = (
         "test_an_outage_sheds_nobody",
     ),
     codel(
-        "Who has too little time for the usual service is not begun",
-        "or self._is_hopeless(deadline, now)", "",
-        "test_who_has_less_time_than_the_median_service_is_shed",
+        "Who has too little time for the usual service is not begun in a queue that stands",
+        " and not self._is_hopeless(deadline, now)", "",
+        "test_who_has_less_time_than_the_median_service_is_shed_first",
     ),
     state(
         "A release frees the slot and its place in the lanes",
@@ -206,8 +234,8 @@ MUTANTS = (
     ),
     shell(
         "A cancelled waiter tells the pool", "_pool.py",
-        "            self._apply(state.withdraw(waiter, self._now()))\n            raise",
-        "            raise",
+        "                    self._apply(state.withdraw(waiter, self._now()))\n                    raise",
+        "                    raise",
         "test_pool_callers.py::test_a_waiter_cancelled_after_its_hand_off_passes_the_slot_on",
     ),
     shell(
@@ -238,6 +266,101 @@ MUTANTS = (
         "if error is not None or task.cancelled():", "if error is not None:",
         "test_pool_connections.py::test_closing_cancels_connects_even_before_their_first_step",
     ),
+    slow_log(
+        "The slow-query log's queue is bounded", "slowlog/_buffer.py",
+        "if len(self._entries) >= self._limit:", "if False:",
+        "unit/slowlog/test_buffer.py::test_the_oldest_gives_way_and_is_counted",
+    ),
+    slow_log(
+        "Its rate is bounded", "slowlog/_buffer.py",
+        "if self._tokens >= 1.0:", "if True:",
+        "unit/slowlog/test_buffer.py::test_a_burst_of_five_seconds_is_taken_and_then_the_rate",
+    ),
+    slow_log(
+        "What it loses is counted", "slowlog/_buffer.py",
+        "        self.dropped += 1\n        self._leave_out", "        self._leave_out",
+        "unit/slowlog/test_buffer.py::test_nothing_is_lost_without_being_counted",
+    ),
+    slow_log(
+        "What it leaves out is counted by statement", "slowlog/_buffer.py",
+        "counts[key] = counts.get(key, 0) + 1", "pass",
+        "unit/slowlog/test_buffer.py::test_the_oldest_gives_way_and_is_counted",
+    ),
+    slow_log(
+        "Counting is bounded too", "slowlog/_buffer.py",
+        "text in counts or len(counts) < _DISTINCT", "True",
+        "unit/slowlog/test_buffer.py::test_too_many_different_texts_are_counted_together",
+    ),
+    slow_log(
+        "Constants are masked", "_normalise.py",
+        """self._add("", piece.is_apart, "'", "'")""", """self._add(text, piece.is_apart, "'", "'")""",
+        "unit/test_normalise.py::test_no_secret_is_shown", "unit/test_normalise.py::test_no_literal_survives",
+    ),
+    slow_log(
+        "A word that something is SET to is masked", "_normalise.py",
+        "if self._is_setting and kind", "if False and kind",
+        "unit/test_normalise.py::test_no_secret_is_shown",
+    ),
+    slow_log(
+        "What cannot be read for certain is not shown", "_sqltext.py",
+        """        if kind == "open" or _doubt(found) is not None:
+            yield Piece("doubt", "", is_apart)
+            return""", """        if kind == "open":
+            yield Piece("doubt", "", is_apart)
+            return""",
+        "unit/test_normalise.py::test_no_secret_is_shown",
+    ),
+    slow_log(
+        "Plans are kept without constants", "slowlog/_plans.py",
+        "return spelled_out(part) if", "return part if",
+        "unit/slowlog/test_rows.py::test_a_plan_is_kept_without_constants",
+    ),
+    slow_log(
+        "A statement that names a secret keeps no bind value", "slowlog/_values.py",
+        "if _SECRET_NAME.search(text):", "if False:",
+        "unit/slowlog/test_values.py::test_a_statement_that_names_a_secret_keeps_no_value",
+    ),
+    slow_log(
+        "query_timeout shows no constant", "_execution.py",
+        "normalised(text).text[:_SHOWN]", "text[:_SHOWN]",
+        "unit/test_execution.py::test_a_limit_reached_on_either_side_is_a_query_timeout",
+    ),
+    slow_log(
+        "The log has a connection of its own", "database.py",
+        "SlowLog(config, notify=self._notify, clock=self._clock)",
+        "SlowLog(config, notify=self._notify, clock=self._clock, connect=lambda **_: self._acquire(None, None))",
+        "integration/test_slow_log.py::test_the_log_has_a_connection_of_its_own",
+    ),
+    slow_log(
+        "Rows that the server refuses do not block others", "slowlog/_log.py",
+        "elif not is_passing(error):", "elif False:",
+        "integration/test_slow_log.py::test_rows_that_the_server_refuses_do_not_block_those_behind_them",
+    ),
+    slow_log(
+        "Rows that could not be written go back", "slowlog/_log.py",
+        "                self._buffer.put_back(taken)\n", "                pass\n",
+        "integration/test_slow_log.py::test_a_table_that_is_dropped_is_made_again",
+    ),
+    slow_log(
+        "Closing writes what waits", "slowlog/_log.py",
+        "            await asyncio.wait({task}, timeout=limit)\n", "",
+        "integration/test_slow_log.py::test_closing_writes_what_waits",
+    ),
+    slow_log(
+        "Retention without a limit deletes nothing", "sql/slow_query_log_retention.sql",
+        "$2::bigint IS NOT NULL", "true",
+        "integration/test_slow_log.py::test_old_and_excess_rows_are_deleted",
+    ),
+    slow_log(
+        "A difference of counters survives a reset", "insight/_counters.py",
+        "elif is_reset or _began_again(then, now):", "elif False:",
+        "unit/insight/test_counters.py::test_no_difference_is_ever_negative",
+    ),
+    slow_log(
+        "A deadlock's tree ends", "insight/activity.py",
+        "for other in waiting[session.pid] if other.pid not in placed", "for other in waiting[session.pid]",
+        "unit/insight/test_activity.py::test_a_deadlock_is_shown_once",
+    ),
 )  # fmt: skip
 
 
@@ -257,7 +380,7 @@ def copy_to(folder: Path) -> None:
         shutil.copy(ROOT / name, folder / name)
 
 
-def pytest(folder: Path, nodes: tuple[str, ...]) -> int:
+def pytest(folder: Path, nodes: tuple[str, ...], limit: float = LIMIT) -> int:
     """
     Run these tests in a copy; the exit code is pytest's: 0 passed, 1 failed. A hang counts as failed.
     """
@@ -268,7 +391,7 @@ def pytest(folder: Path, nodes: tuple[str, ...]) -> int:
     }
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", *nodes]
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=LIMIT, check=False)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
         return 1
     return done.returncode
@@ -301,7 +424,7 @@ def main(arguments: list[str]) -> int:
     every = tuple(dict.fromkeys(test for mutant in MUTANTS for test in mutant.tests))
     with tempfile.TemporaryDirectory() as name:
         copy_to(Path(name))
-        if pytest(Path(name), every) != 0:
+        if pytest(Path(name), every, 10 * LIMIT) != 0:
             sys.stderr.write("the tests fail without any mutation, or one of them does not exist\n")
             return 2
     with ThreadPoolExecutor(2) as pool:

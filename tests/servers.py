@@ -11,17 +11,18 @@ import concurrent.futures
 import itertools
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from magnus.embedded import Binaries, Cluster, throwaway
+from magnus.embedded._account import server_account
 from magnus.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 
@@ -203,3 +204,33 @@ def tcp_dsn(server: Cluster, database: str) -> str:
     The DSN of `database` as superuser over loopback TCP, with a password.
     """
     return server.dsn(database=database, is_tcp=True)
+
+
+@asynccontextmanager
+async def standby_of(primary: Cluster) -> AsyncIterator[Cluster]:
+    """
+    A hot standby that streams from `primary`, as long as the block lasts.
+    """
+    standby = throwaway(
+        primary.binaries,
+        settings={"primary_conninfo": f"host={primary.socket_folder} port={primary.port} user=postgres"},
+    )
+    try:
+        tool = primary.binaries.bindir / "pg_basebackup"
+        command = [str(tool), "-d", primary.dsn(), "-D", str(standby.data), "-X", "stream", "-c", "fast"]
+        backup = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        _, complaint = await backup.communicate()
+        if backup.returncode != 0:
+            raise AssertionError(complaint.decode())
+        (standby.data / "standby.signal").touch()
+        account = server_account()
+        for path in (standby.data, *standby.data.rglob("*")):
+            account.own(path, 0o700 if path.is_dir() else 0o600)
+        await standby.start()
+        async with asyncio.timeout(60), primary.connect() as con:
+            streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
+            while not await con.fetchval(streaming):  # noqa: ASYNC110  # the server tells nobody
+                await asyncio.sleep(0.02)
+        yield standby
+    finally:
+        await standby.discard()

@@ -45,6 +45,7 @@ def test_the_demo_shows_everything_and_the_second_start_reuses_the_data(data_dir
     for words in (
         r"PostgreSQL 18\S* started in \d", "applied migration 0001_ledger", r"loaded 10,000 trades of 10 accounts",
         r"first readiness 200 after \d", "drove the mixed workload", "curl http", "/docs", "queries", "pool",
+        "slow_query_log|no statement took longer than 100 ms",
     ):  # fmt: skip
         assert re.search(words, said), f"{words} not in:\n{said}"
     second = ava(*arguments, env=environment())

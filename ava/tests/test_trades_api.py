@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from service import ANNA, BERT, CARL
 
+from ava import housekeeping
 from ava.services.reporting import Cursor, CursorInvalid
+from magnus import OutcomeUnknown, _commit, once, scope
 
 pytest_plugins = ("service_fixtures",)
 
@@ -133,6 +135,51 @@ async def test_the_same_key_with_another_body_is_refused(ava):
         answer = await ava.order(**{**body, **other}, key="k")
         assert (answer.status_code, word(answer)) == (422, "idempotency-key-reused")
     assert (await ava.order(**body, key="k")).content == first.content
+
+
+async def test_an_order_whose_answer_has_expired_is_told_its_trade(ava):
+    """409 with the trade's id, where it can be read; nothing is booked again."""
+    first = await ava.order("AAAA", "buy", "1", key="k")
+    await housekeeping.expire(ava.app.state.magnus.database, 0)
+    again = await ava.order("AAAA", "buy", "1", key="k")
+    assert (again.status_code, word(again)) == (409, "already-executed")
+    trade_id = again.json()["trade_id"]
+    assert (await ava.get(f"/api/trades/{trade_id}")).json() == first.json()
+    assert await ava.count("trades") == 1
+
+
+async def test_an_order_that_another_process_is_booking_is_in_progress(ava, monkeypatch):
+    """409 with Retry-After: the key is claimed there, and not yet committed."""
+    monkeypatch.setattr(once, "WAIT", 0.1)
+    elsewhere = ava.admin.transaction()
+    await elsewhere.start()
+    await ava.admin.execute(
+        "insert into magnus_once (scope, operation, key, request_hash)"
+        " values ('account:1', 'trade', 'k', decode(repeat('00', 32), 'hex'))"
+    )
+    answer = await ava.order("AAAA", "buy", "1", key="k")
+    assert (answer.status_code, word(answer), answer.headers["Retry-After"]) == (409, "in-progress", "1")
+    await elsewhere.rollback()
+    assert (await ava.order("AAAA", "buy", "1", key="k")).status_code == 201
+
+
+async def test_an_outcome_that_nobody_can_tell_is_503_and_the_same_key_finds_out(ava, monkeypatch):
+    """`outcome-unknown`, Retry-After, and the advice; the repeat gets the trade that was booked."""
+    commit = _commit.commit
+
+    async def lose(con, **options):
+        await commit(con, **options)
+        con.terminate()
+        raise OutcomeUnknown
+
+    with monkeypatch.context() as patch, scope(timeout=0.5):
+        patch.setattr(_commit, "commit", lose)
+        answer = await ava.order("AAAA", "buy", "1", key="k")
+    assert (answer.status_code, word(answer), answer.headers["Retry-After"]) == (503, "outcome-unknown", "1")
+    assert "same Idempotency-Key" in answer.json()["detail"]
+    again = await ava.order("AAAA", "buy", "1", key="k")
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert await ava.count("trades") == 1
 
 
 async def test_the_same_quantity_written_differently_is_the_same_request(ava):

@@ -3,15 +3,17 @@
 It knows one connection of the driver's; who lends it, and what runs on it, is not its business.
 
 Theory of operation. Once COMMIT is on its way nothing may call it back: a CancelRequest that arrives while the server
-waits for its standby makes it report success for what the standby never got. So COMMIT runs in a task that takes no
-cancellation, not even the one at the end of `asyncio.run`. Its caller waits, cancelled or not, until the answer is
-there or COMMIT's own limit has passed; then the socket is cut, and the outcome is what it is: unknown.
+waits for its standby makes it report success for what the standby never got. So its caller waits, cancelled or not,
+also at the end of `asyncio.run`, until the answer is there or COMMIT's own limit has passed; then the socket is cut,
+and the outcome is what it is: unknown. A task and a timer of its own would cost more than the rest of COMMIT: the
+running task takes its steps (`_Undeterred`), only that what it waits for is deaf to its cancellation, and the pool's
+sweep holds the limit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import asyncpg
 
@@ -19,7 +21,11 @@ from magnus import _driver
 from magnus.errors import CommitRolledBack, DatabaseError, OutcomeUnknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+    from contextvars import Context
+
     from magnus._driver import Connection
+    from magnus.pool import Sweep, Watch
 
 COMMIT_LEAST: Final = 10.0
 """Seconds that COMMIT gets in a lane whose statements get less."""
@@ -31,19 +37,75 @@ _BEYOND: Final = 3600.0  # a timer of the driver's must never fire: it would sen
 _UNKNOWN: Final = frozenset({"08007", "40003"})
 
 
-class _Undeterred(asyncio.Task[str]):
+class _Deaf:
     """
-    A task that takes no cancellation. Whoever starts one bounds what it waits for.
+    What a task waits for in place of a future: done when that is, and not to be cancelled.
     """
 
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002  # the base class names it
+    __slots__ = ("_asyncio_future_blocking", "_future")
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+        self._asyncio_future_blocking = True  # by this a task knows a future that is not asyncio's own
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._future.get_loop()
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
+        self._future.add_done_callback(callback, context=context)
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002  # as a future's
         return False
 
 
-async def commit(con: Connection, *, limit: float, last: str = "") -> None:
+class _Undeterred:
     """
-    Commit the open transaction, within `limit` seconds. `last` is SQL that goes with COMMIT, in the same round trip;
-    when the server refuses it, it never comes to COMMIT.
+    Work that the running task does to its end when it awaits this, cancelled or not.
+
+    Attributes:
+        cancelled: The cancellation that came meanwhile, if any; nobody has obeyed it.
+    """
+
+    __slots__ = ("_work", "cancelled")
+
+    def __init__(self, work: Coroutine[Any, Any, str]) -> None:
+        self._work = work
+        self.cancelled: asyncio.CancelledError | None = None
+
+    def __await__(self) -> Generator[Any, None, str]:
+        work = self._work
+        try:
+            while True:
+                future = work.send(None)
+                yield from self._wait(future)
+        except StopIteration as done:
+            tag: str = done.value
+            return tag
+        finally:
+            work.close()
+
+    def _wait(self, future: asyncio.Future[Any] | None) -> Generator[Any, None, None]:
+        if future is not None:
+            future._asyncio_future_blocking = False
+        while True:
+            try:
+                yield None if future is None else _Deaf(future)
+            except asyncio.CancelledError as error:
+                if future is None or not future.cancelled():
+                    self.cancelled = error
+            except Exception:  # noqa: BLE001, S110  # the future's own, which the work asks it for
+                pass
+            if future is None or future.done():
+                return
+
+
+async def commit(
+    con: Connection, *, limit: float, last: str = "", sweep: Sweep | None = None, watch: Watch | None = None
+) -> None:
+    """
+    Commit the open transaction, within `limit` seconds, held by `sweep` over the connection's `watch` when given.
+
+    `last` is SQL that goes with COMMIT, in the same round trip; when the server refuses it, it never comes to COMMIT.
 
     A cancellation of the caller waits until the outcome is known and is raised then; an unknown outcome outweighs it.
 
@@ -56,15 +118,27 @@ async def commit(con: Connection, *, limit: float, last: str = "") -> None:
     """
     _check_open(con)
     notices = _driver.CommitNotices.on(con)
-    limits = {} if notices.is_lasting else {"timeout": limit + _BEYOND}
     text = f"{last}; COMMIT" if last else "COMMIT"
-    task = _Undeterred(con.execute(text, **limits), loop=asyncio.get_running_loop())
-    cancelled = await _settle(task, con, limit)
-    notices.end(con)
-    _judge(task, con, is_unreplicated=notices.is_unreplicated)
-    if cancelled is not None:
-        cancelled.add_note("magnus: COMMIT had been sent before this cancellation, and was acknowledged")
-        raise cancelled
+    work = _Undeterred(con.execute(text) if notices.is_lasting else con.execute(text, timeout=limit + _BEYOND))
+    cut: asyncio.TimerHandle | None = None
+    is_swept = sweep is not None and watch is not None and sweep.guard(watch, limit, con.terminate)
+    if not is_swept:
+        cut = asyncio.get_running_loop().call_later(limit, con.terminate)
+    try:
+        tag = await work
+    except Exception as error:  # noqa: BLE001  # every one is raised again, under its right name
+        _judge_error(error, con)
+    else:
+        _judge_tag(tag, is_unreplicated=notices.is_unreplicated)
+    finally:
+        if cut is not None:
+            cut.cancel()
+        elif watch is not None:
+            watch.leave()
+        notices.end(con)
+    if work.cancelled is not None:
+        work.cancelled.add_note("magnus: COMMIT had been sent before this cancellation, and was acknowledged")
+        raise work.cancelled
 
 
 _NOT_SENT: Final = "connection is closed; COMMIT was not sent and the transaction is rolled back"
@@ -77,41 +151,14 @@ def _check_open(con: Connection) -> None:
         raise DatabaseError("the transaction was ended inside its block, by a COMMIT or ROLLBACK there", phase="commit")
 
 
-async def _settle(task: asyncio.Task[str], con: Connection, limit: float) -> asyncio.CancelledError | None:
-    """
-    Wait until the task is done; return the caller's cancellation instead of obeying it.
-
-    The task refuses to be cancelled, so a cancellation of its waiter waits with it. After `limit` seconds the socket
-    is cut, which ends the task.
-    """
-    loop = asyncio.get_running_loop()
-    cut = loop.call_later(limit, con.terminate)
-    try:
-        await task
-    except asyncio.CancelledError as error:
-        return error
-    except Exception:  # noqa: BLE001  # `_judge` asks the task for it
-        return None
-    else:
-        return None
-    finally:
-        cut.cancel()
-
-
-def _judge(task: asyncio.Task[str], con: Connection, *, is_unreplicated: bool) -> None:
-    if not task.done():
-        raise OutcomeUnknown
-    error = task.exception()
-    if error is None:
-        _judge_tag(task.result(), is_unreplicated=is_unreplicated)
-    elif _is_unfit(error):
+def _judge_error(error: Exception, con: Connection) -> NoReturn:
+    if _is_unfit(error):
         con.terminate()
         raise asyncpg.InterfaceError(_NOT_SENT) from error
-    elif _is_definite(error, con):
+    if _is_definite(error, con):
         raise error
-    else:
-        con.terminate()
-        raise OutcomeUnknown from error
+    con.terminate()
+    raise OutcomeUnknown from error
 
 
 def _judge_tag(tag: str, *, is_unreplicated: bool) -> None:

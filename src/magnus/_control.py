@@ -1,22 +1,24 @@
 """The control connection: one outside the pool, probed for health; and the events when a state begins and ends.
 
-It knows the pool as a snapshot only. A probe through a busy pool would starve exactly when it is needed.
+It knows the pool as a snapshot only. A probe through a busy pool would starve exactly when it is needed. Nothing but
+probes runs on the connection: a loss that comes between two messages of a statement makes the driver end it without
+telling anybody, and a probe is the one statement whose failure is a verdict.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from magnus import _driver
+from magnus._beside import open_beside
 from magnus.errors import ConnectError
 from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtilization, PoolUtilizationNormal
 from magnus.pool import watch_forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from magnus._clock import Clock
     from magnus._driver import Connect, Connection
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from magnus.pool import PoolSnapshot
 
 _PROBE_LIMIT: Final = 2.0
-_ASK_LIMIT: Final = 5.0
 _AFTER_FAILURE: Final = 1.0
 _CLOSE_LIMIT: Final = 1.0
 _HIGH: Final = 0.9
@@ -120,7 +121,6 @@ class Control:
         self._flight: asyncio.Task[bool] | None = None
         self._loop: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._turn = asyncio.Lock()
         self._opened_at = 0.0
         self.verdicts = Verdicts()
         self.last_error: ConnectError | None = None
@@ -177,12 +177,14 @@ class Control:
         while True:
             delay = self._config.health_check_interval
             await self._pause(delay if self.verdicts.is_ok else min(delay, _AFTER_FAILURE))
-            await self.check()
+            if not await self.check():
+                self._wake.clear()  # it is looked at again soon anyway
             self._tell(self.verdicts.used(self._snapshot()))
 
     async def _pause(self, seconds: float) -> None:
         """
-        Wait, or less when the control connection is lost; one that keeps being lost is opened once a second.
+        Wait, or less when the control connection is lost or somebody else's probe failed; one that keeps being lost is
+        opened once a second.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -192,28 +194,15 @@ class Control:
         self._wake.clear()
         await self._clock.sleep(max(0.0, self._opened_at + _AFTER_FAILURE - self._clock.now()))
 
-    async def ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
-        """
-        Return the one row of a query of the layer's own, in turn with the probes and within five seconds.
-
-        Raises:
-            Exception: whatever the driver or the connect raises.
-        """
-        async with self._turn:
-            con = self._con if self._con is not None else await self._open()
-            found = await con.fetchrow(sql, *args, timeout=_ASK_LIMIT)
-        if found is None:
-            raise LookupError("the query has no row")
-        return dict(found)
-
     async def _probe(self) -> bool:
         try:
-            async with self._turn:
-                con = self._con if self._con is not None else await self._open()
-                async with asyncio.timeout(_PROBE_LIMIT):
-                    await con.execute("SELECT 1")
+            con = self._con if self._con is not None else await self._open()
+            async with asyncio.timeout(_PROBE_LIMIT):
+                await con.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001  # whatever it is, the database did not answer
             self._drop()
+            if self.verdicts.is_ok:
+                self._wake.set()
             self.last_error = error if isinstance(error, ConnectError) else _driver.connect_error(error)
             self._tell(self.verdicts.failed(self._clock.now(), type(error.__cause__ or error).__name__))
             return False
@@ -221,14 +210,7 @@ class Control:
         return True
 
     async def _open(self) -> Connection:
-        arguments = self._config.connect_arguments(os.environ)
-        try:
-            async with asyncio.timeout(self._config.connect_timeout):
-                con = await self._connect(**arguments)
-        except Exception as error:  # noqa: BLE001  # named here
-            found = _driver.connect_error(error)
-            raise found from found.__cause__
-        _driver.guard_socket(con)
+        con = await open_beside(self._config, self._connect)
         con.add_termination_listener(self._on_lost)
         self._con = con
         self._opened_at = self._clock.now()

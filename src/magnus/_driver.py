@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
+from magnus._driver_fast import FastConnection
 from magnus._effects import FULL_RESET
 from magnus.errors import ConnectError, DatabaseError, PoolError
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.Connection[asyncpg.Record]
     Connect = Callable[..., Awaitable[Connection]]
-    _Base = asyncpg.Connection[asyncpg.Record]
-else:
-    _Base = asyncpg.Connection
 
 
 class PoolClosed(PoolError, asyncpg.InterfaceError):
@@ -152,7 +150,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 # --- one connection --------------------------------------------------------------------------------------------------
 
 
-class PooledConnection(_Base):
+class PooledConnection(FastConnection):
     """
     The driver's connection, which shares cache drops with its siblings and resets what RESET ALL leaves behind.
     """
@@ -410,3 +408,14 @@ def arrival_probe(con: Connection) -> Callable[[], bool]:
 def _socket(con: Connection) -> socket.socket | None:
     transport = getattr(con, "_transport", None)
     return None if transport is None else transport.get_extra_info("socket")
+
+
+def peer_of(con: Connection) -> tuple[str, int | None]:
+    """
+    Return the address that a connection ends at: IP and port, or the folder of the unix socket and None.
+    """
+    sock = _socket(con)
+    name = None if sock is None else sock.getpeername()
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    return (str(name).rpartition("/")[0] or "/", None) if name else ("", None)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
+from magnus import _commit
 from magnus._clock import MonotonicClock
-from magnus._commit import rollback
 from magnus._driver import is_on_standby, is_read_only_by_default
+from magnus._normalise import normalised
 from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
+from magnus.lanes import current
 from magnus.observe import QueryTimedOut
 from magnus.session import (
     PLAIN,
@@ -33,7 +34,7 @@ from magnus.session import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from magnus._clock import Clock
     from magnus._driver import Connection as RawConnection
@@ -73,6 +74,8 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
+        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
+            None where nobody listens.
         background: What goes on after its caller was answered.
     """
 
@@ -86,6 +89,7 @@ class Terms:
     make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
     knowledge: Knowledge | None
     now: Callable[[], float]
+    slow: Callable[..., None] | None = None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
@@ -115,6 +119,24 @@ class Terms:
         await asyncio.wait({task}, timeout=_GRACE)
 
 
+class _Step:
+    """
+    The time in which something runs on a lease; see `Execution.step`.
+    """
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, lease: Lease, text: str) -> None:
+        self._lease = lease
+        lease.text = text
+
+    def __enter__(self) -> None:
+        self._lease.steps += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._lease.steps += 1
+
+
 class Execution:
     """
     One lease while it is out: its connection, what is known of its session, and until when it may work.
@@ -125,12 +147,16 @@ class Execution:
         mode: How the outermost of them began.
         is_released: The lease was given back; the connection is somebody else's.
         is_late: A statement was abandoned, and the server may still be at it.
+        asked_at: When the lease was asked for (monotonic seconds), 0.0 when nobody noted it.
+        attempts: Units of work that were begun for it, this one included.
         trace: What statements may have left in the session; None where it is reset whatever they did.
     """
 
     __slots__ = (
         "_lease",
         "_pool",
+        "asked_at",
+        "attempts",
         "deadline",
         "is_late",
         "is_released",
@@ -158,6 +184,8 @@ class Execution:
         self.mode = PLAIN
         self.is_released = False
         self.is_late = False
+        self.asked_at = 0.0
+        self.attempts = 1
 
     async def give_back(self, *, is_known: bool = True) -> None:
         """
@@ -176,19 +204,21 @@ class Execution:
         else:
             await self._pool.release(self._lease)
 
-    def check(self, name: str) -> RawConnection:
+    def check(self, name: str, kind: str = "Connection") -> RawConnection:
         """
-        Return the connection for a call of the user's.
+        Return the connection for a call of the user's: of the method `name` of a `kind`.
 
         Raises:
             asyncpg.InterfaceError: the lease was released, or the connection is closed.
         """
-        self.check_reclaimed()
+        if self._lease.reclaimed is not None:
+            raise self._lease.reclaimed
         if self.is_released:
-            raise asyncpg.InterfaceError(f"cannot call {name}(): connection has been released back to the pool")
-        if self.raw.is_closed():
-            raise asyncpg.InterfaceError(f"cannot call {name}(): connection is closed")
-        return self.raw
+            raise asyncpg.InterfaceError(f"cannot call {kind}.{name}(): connection has been released back to the pool")
+        raw = self.raw
+        if raw.is_closed():
+            raise asyncpg.InterfaceError(f"cannot call {kind}.{name}(): connection is closed")
+        return raw
 
     def check_reclaimed(self) -> None:
         """
@@ -207,21 +237,28 @@ class Execution:
         if self._lease.holding is not None:
             self._lease.holding.is_scoped = True
 
-    @contextmanager
-    def step(self, text: str) -> Iterator[None]:
+    def step(self, text: str) -> _Step:
         """
         Mark the lease as busy with `text`: it is not silent, and not taken back, while this lasts.
         """
-        lease = self._lease
-        lease.text = text
-        lease.steps += 1
-        try:
-            yield
-        finally:
-            lease.steps += 1
+        return _Step(self._lease, text)
 
     def window(self, timeout: float | None) -> Window:
-        return window(self.limit, timeout, now=self.terms.now(), until=self.deadline)
+        """
+        Return when a statement may run that is asked for now.
+        """
+        now, limit, until = self.terms.now(), self.limit, self.deadline
+        if timeout is None and (until is None or until - now >= limit.client) and current() is None:
+            return Window(now, now + limit.client, limit.client, limit.server)
+        return window(limit, timeout, now=now, until=until)
+
+    async def commit(self, last: str = "") -> None:
+        """
+        Commit what is open, within the limit of the lane or 10 s, with `last`; see `_commit.commit`.
+        """
+        limit, watch = max(_commit.COMMIT_LEAST, self.limit.client), self._lease.slot.watch
+        with self.step("COMMIT"):
+            await _commit.commit(self.raw, limit=limit, last=last, sweep=self._pool.sweep, watch=watch)
 
     async def settle(self, text: str, span: Window) -> None:
         """
@@ -270,7 +307,8 @@ class Execution:
         lease.steps += 1  # odd: not silent, see `step`
         try:
             span = self.window(timeout)
-            await self.settle(text, span)
+            if self.session.present != span.server:
+                await self.settle(text, span)
             return await self.run(call, text, args, span, **options)
         finally:
             lease.steps += 1
@@ -285,14 +323,15 @@ class Execution:
             QueryTimeout: a limit was reached, the client's or the server's.
             Exception: the driver's own error, unwrapped.
         """
-        remaining = self._remaining(text, span)
+        terms, watch = self.terms, self._lease.slot.watch
+        sent = terms.now()
+        if sent >= span.deadline:
+            raise self.overtime(text, span)
         if self.trace is not None:
             self.trace.saw(text)
-        terms = self.terms
-        sent, watch = terms.now(), self._lease.slot.watch
-        is_successful = False
+        is_successful, result = False, None
         if call.__name__ not in SWEPT or not self._pool.sweep.enter(watch, span.deadline):
-            options["timeout"] = remaining
+            options["timeout"] = span.deadline - sent
         try:
             result = await call(*args, **options)
             is_successful = True
@@ -307,9 +346,19 @@ class Execution:
         finally:
             if "timeout" not in options:
                 watch.leave()
-            terms.stats.ran(terms.now() - sent, is_successful=is_successful)
+            seconds = terms.now() - sent
+            if terms.stats.ran(seconds, is_successful=is_successful):
+                self.was_slow(call.__name__, text, args, seconds, result)
             self.session.heard(text)
         return result
+
+    def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
+        """
+        Tell of a statement that was slow.
+        """
+        if self.terms.slow is not None:
+            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
+            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
 
     def _remaining(self, text: str, span: Window) -> float:
         remaining = span.deadline - self.terms.now()
@@ -364,7 +413,7 @@ class Execution:
         terms = self.terms
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
-        terms.notify(QueryTimedOut(lane, span.limit, elapsed, text[:_SHOWN]))
+        terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))
         return QueryTimeout(priority=lane, timeout=span.limit, elapsed=elapsed)
 
     # --- transactions
@@ -405,7 +454,7 @@ class Execution:
         except asyncpg.PostgresError:
             # An answer: what came before it in the text, BEGIN at least, was carried out.
             raw = self.raw
-            is_known = not raw.is_closed() and (not raw.is_in_transaction() or await rollback(raw))
+            is_known = not raw.is_closed() and (not raw.is_in_transaction() or await _commit.rollback(raw))
             raise
         finally:
             if not is_known:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from magnus.pool._stats import Histogram
 
 if TYPE_CHECKING:
-    from magnus.pool import LaneSnapshot, PoolSnapshot
+    from collections.abc import Sequence
+
+    from magnus.pool import Distribution, LaneSnapshot, PoolSnapshot
 
 
 class QueryStats:
@@ -26,9 +28,10 @@ class QueryStats:
         self.timeouts = 0
         self.slow = 0
 
-    def ran(self, seconds: float, *, is_successful: bool) -> None:
+    def ran(self, seconds: float, *, is_successful: bool) -> bool:
         """
-        Count a statement that was sent and took `seconds`, waiting for a connection not included.
+        Count a statement that was sent and took `seconds`, waiting for a connection not included; say whether it was
+        slow.
         """
         if is_successful:
             self.successful += 1
@@ -38,12 +41,20 @@ class QueryStats:
         self._durations.record(seconds)
         if seconds > self._slow_after:
             self.slow += 1
+            return True
+        return False
 
     def never_ran(self) -> None:
         """
         Count a statement that could not be sent.
         """
         self.failed += 1
+
+    def distribution(self, bounds: Sequence[float]) -> Distribution:
+        """
+        Return how long the statements that were sent took.
+        """
+        return self._durations.cumulative(bounds)
 
     def snapshot(self, *, retries: int) -> dict[str, int | float]:
         """

@@ -15,7 +15,7 @@ from magnus._verdicts import Phase
 from magnus.lanes import QueryPriority
 from magnus.pool import RANK, Lease
 from magnus.retry import IN_PARTS, ORDINARY, READ, REPEATABLE, Attempts, Progress, is_declared
-from magnus.session import window
+from magnus.session import Window, window
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from magnus._trace import Knowledge
     from magnus.pool import Pool, Slot
     from magnus.retry import Retrier, Rights
-    from magnus.session import Window
 
 T = TypeVar("T")
 
+_NORMAL: Final = QueryPriority.NORMAL
 _RIGHTS: Final = {
     (False, False): ORDINARY,
     (True, False): READ,
@@ -250,9 +250,14 @@ class Statements:
         Run one statement on a connection of its own: by the short way when it certainly leaves nothing behind.
         """
         terms = self._terms
-        lane = lanes.resolve(priority)
         limits = terms.reading if rights is READ else terms.limits
-        span = window(limits[lane], timeout, now=terms.now())
+        if timeout is None and lanes.current() is None:  # as below, for the common case
+            lane = _NORMAL if priority is None else priority
+            limit, now = limits[lane], terms.now()
+            span = Window(now, now + limit.client, limit.client, limit.server)
+        else:
+            lane = lanes.resolve(priority)
+            span = window(limits[lane], timeout, now=terms.now())
         knowledge = terms.knowledge
         if knowledge is not None and knowledge.verdict(text) is CLEAN:
             return self._briefly(knowledge, method, text, args, priority, lane, span, options, rights)
@@ -292,20 +297,23 @@ class Statements:
         Run a statement that is neutral as far as `knowledge` goes. Whatever is not the common case takes the long way.
         """
         terms, generation = self._terms, knowledge.generation
+        now = terms.now
         is_sent = is_done = False
+        result: Any = None
         delay: float | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
-            slot = pool.take(rank, span.started) or await pool.obtain(
-                rank, span.started, span.deadline, is_named=lanes.is_named(priority)
-            )
-            raw, watch, sent = slot.con, slot.watch, terms.now()
+            slot = pool.take(rank, span.started, span.server)
+            if slot is None:
+                is_named = priority is not None or lanes.is_named(priority)
+                slot = await pool.obtain(rank, span.started, span.deadline, is_named=is_named, wanted=span.server)
+            raw, watch, sent = slot.con, slot.watch, now()
             execution: Execution | None = None
             try:
                 if slot.session.present != span.server or sent >= span.deadline:
                     execution = self._hold(pool, slot, lane)
                     await execution.settle(text, span)
-                    sent = terms.now()
+                    sent = now()
                 is_sent = True
                 pool.sweep.enter(watch, span.deadline)
                 result = await getattr(raw, method)(*args, **options)
@@ -322,9 +330,9 @@ class Statements:
                 raise
             finally:
                 watch.leave()
-                done = terms.now()
-                if is_sent:
-                    terms.stats.ran(done - sent, is_successful=is_done)
+                done = now()
+                if is_sent and terms.stats.ran(done - sent, is_successful=is_done) and terms.slow is not None:
+                    terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
@@ -364,9 +372,11 @@ class Statements:
         Run a statement, again while that is safe. `attempts`: what there was before.
         """
         progress = Progress()
+        attempts = Attempts() if attempts is None else attempts
 
         async def attempt(progress: Progress) -> Any:
             execution = await self._lease(lane, span.deadline, is_named=lanes.is_named(priority))
+            execution.asked_at, execution.attempts = span.started, attempts.failed + 1
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final

@@ -188,10 +188,11 @@ class Units(Statements):
         """
         Begin on a lease of its own; who waits for one waits no longer than the lane's statements may take.
         """
-        lane = lanes.resolve(priority)
+        lane, now = lanes.resolve(priority), self._terms.now()
         if wait is None:
-            wait = window(self._terms.limits[lane], None, now=self._terms.now(), until=deadline).deadline
+            wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
         execution = await self._lend_out(lane, wait, is_named=lanes.is_named(priority))
+        execution.asked_at = now
         is_begun = False
         try:
             transaction.tag = await execution.begin(mode, timeout, deadline=deadline, first=transaction.first)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -14,7 +16,7 @@ from magnus.errors import ConfigError
 from magnus.lanes import QUERY_TIMEOUTS, QueryPriority, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     Password = str | Callable[[], str | Awaitable[str]]
 
@@ -45,7 +47,9 @@ class LaneSettings:
         weight: Its share of hand-offs beside the other lanes', 1 to 100. CRITICAL has none: it is served first.
         max_waiting: Callers that may queue.
         shedding: Whether a queue of it that stands is shed; NORMAL, LOW and BACKGROUND only.
-        wait_target: Seconds of waiting above which a queue stands; not given, a hundredth of the lane's limit.
+        wait_target: Seconds of waiting above which a queue stands, and a longer wait is worthless: whoever waited twice
+            as long is shed, although it could be served in time. Not given, a hundredth of the lane's limit, and nobody
+            is shed unless somebody would come too late anyway.
     """
 
     cap: int | None = None
@@ -78,7 +82,16 @@ class DatabaseConfig:
         retry_backoff: Factor by which that bound grows.
         health_check_interval: Between probes on the control connection.
         ready_grace: How long saturation may last before readiness says `pool_exhausted`.
-        slow_query_threshold: A statement that takes longer counts as slow.
+        slow_query_threshold: A statement that takes longer counts as slow, and is logged.
+        slow_log: "table": slow statements are rows of `slow_query_log`; "events": events instead; "off": only counted.
+        slow_log_create: Whether that table is made, or brought up to date, when it is first needed.
+        slow_log_rate: Rows a second, after a burst of five seconds' worth; what is over is only counted. 0: no limit.
+        slow_log_queue: Rows that wait to be written, while the database is away too; then the oldest go.
+        slow_log_days: Rows that are older are deleted, once an hour; 0: never.
+        slow_log_rows: Of more rows the oldest are deleted, once an hour; 0: never.
+        slow_log_plans: Whether the generic plan of each new fingerprint is kept in `slow_query_plan`.
+        slow_log_values: Whether bind values are logged; secrets among them are starred out as far as they are known.
+        slow_log_redact: Regular expressions; a bind value in which one is found is starred out.
         max_lifetime: A connection is replaced at this age at the latest, while a server answers.
         max_idle: A connection above `min_pool_size` that is idle for so long is closed.
         keepalive_interval: An idle connection is asked for a sign of life so often; 0: never.
@@ -92,7 +105,7 @@ class DatabaseConfig:
         server_settings: More settings to start every session with.
         lane_timeouts: Limits in place of `QUERY_TIMEOUTS`, by lane.
         lanes: What single lanes may use of the pool, in place of what is computed.
-        shedding: Whether queues of NORMAL, LOW and BACKGROUND that stand are shed.
+        shedding: Whether queues of NORMAL, LOW and BACKGROUND are shed that stand and cannot be served in time.
         shed_unset: Whether that includes calls that name no lane and so are NORMAL.
 
     Raises:
@@ -114,6 +127,15 @@ class DatabaseConfig:
     health_check_interval: float = 5.0
     ready_grace: float = 15.0
     slow_query_threshold: float = 0.1
+    slow_log: str = "table"
+    slow_log_create: bool = True
+    slow_log_rate: float = 100.0
+    slow_log_queue: int = 10_000
+    slow_log_days: float = 14.0
+    slow_log_rows: int = 1_000_000
+    slow_log_plans: bool = True
+    slow_log_values: bool = False
+    slow_log_redact: Sequence[str] = ()
     max_lifetime: float = 1800.0
     max_idle: float = 600.0
     keepalive_interval: float = 60.0
@@ -126,7 +148,7 @@ class DatabaseConfig:
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
     lanes: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
-    shedding: bool = False
+    shedding: bool = True
     shed_unset: bool = False
 
     def __post_init__(self) -> None:
@@ -142,14 +164,18 @@ class DatabaseConfig:
         self._put("retry_backoff", _factor("retry_backoff", self.retry_backoff))
         _check_pauses(self)
         _text("application_name", self.application_name)
-        if self.reset not in _RESETS:
-            raise ConfigError("reset", self.reset, f"must be one of {', '.join(_RESETS)}")
+        for name, words in _CHOICES.items():
+            if getattr(self, name) not in words:
+                raise ConfigError(name, getattr(self, name), f"must be one of {', '.join(words)}")
+        for name in ("slow_log_rate", "slow_log_days"):
+            self._put(name, _number(name, getattr(self, name)))
+        self._put("slow_log_redact", _expressions("slow_log_redact", self.slow_log_redact))
         if self.password is not None and not callable(self.password):
             _text("password", self.password, secret=True)
         self._put("server_settings", MappingProxyType(_settings(self.server_settings)))
         self._put("lane_timeouts", MappingProxyType(_limits(self.lane_timeouts)))
         self._put("lanes", MappingProxyType(_lanes(self.lanes, self.max_pool_size)))
-        for name in ("shedding", "shed_unset"):
+        for name in ("shedding", "shed_unset", "slow_log_create", "slow_log_plans", "slow_log_values"):
             _flag(name, getattr(self, name))
         self._put("_parsed", parsed)
 
@@ -159,7 +185,8 @@ class DatabaseConfig:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
         """
-        Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, and the names
+        Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, MAGNUS_LANES and
+        MAGNUS_LANE_TIMEOUTS as JSON (`{"low": {"cap": 2}}`, `{"low": "45s"}`), and the names
         DATABASE_URL, DB_POOL_MIN, DB_POOL_MAX, DB_QUERY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_TRANSACTION_TIMEOUT.
 
         `overrides` win over MAGNUS_*, which wins over the others. An empty DATABASE_URL counts as not set.
@@ -180,10 +207,16 @@ class DatabaseConfig:
                 if name in environ and item.name not in found and (environ[name] or item.name != "dsn"):
                     found[item.name] = _from_text(name, environ[name], type(item.default))
                     origin[item.name] = name
+        for field_name, read in _AS_JSON.items():
+            name = f"MAGNUS_{field_name.upper()}"
+            if field_name not in overrides and environ.get(name):
+                found[field_name] = {lane: read(f"{name}[{lane}]", own) for lane, own in _json(name, environ[name])}
+                origin[field_name] = name
         try:
             return cls(**found, **overrides)
         except ConfigError as error:
-            raise ConfigError(origin.get(error.field, error.field), error.value, error.reason) from None
+            named, bracket, rest = error.field.partition("[")
+            raise ConfigError(f"{origin.get(named, named)}{bracket}{rest}", error.value, error.reason) from None
 
     def replace(self, **changes: Any) -> Self:
         """
@@ -270,7 +303,7 @@ class DatabaseConfig:
         return any(not _is_local(host) for host in hosts)
 
 
-_RESETS: Final = ("smart", "always")
+_CHOICES: Final = {"reset": ("smart", "always"), "slow_log": ("table", "events", "off")}
 _SHEDDABLE: Final = (QueryPriority.NORMAL, QueryPriority.LOW, QueryPriority.BACKGROUND)
 _AS_COMPUTED: Final = LaneSettings()
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
@@ -278,6 +311,7 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
 })  # fmt: skip
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
+    "slow_log_queue": 1, "slow_log_rows": 0,
 })  # fmt: skip
 _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
@@ -352,6 +386,24 @@ def _factor(name: str, value: object) -> float:
     return float(value)
 
 
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ConfigError(name, value, "must be a number of at least 0")
+    return float(value)
+
+
+def _expressions(name: str, found: object) -> tuple[str, ...]:
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise ConfigError(name, found, "must be a sequence of regular expressions")
+    rules = tuple(found)
+    for rule in rules:
+        try:
+            re.compile(_text(name, rule))
+        except re.error as error:
+            raise ConfigError(name, rule, f"is no regular expression: {error}") from None
+    return rules
+
+
 def _whole(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(name, value, f"must be a whole number of at least {least}")
@@ -373,6 +425,27 @@ def _settings(found: object) -> dict[str, str]:
             raise ConfigError("server_settings", name, "is no name of a setting")
         _text(f"server_settings[{name}]", value)
     return pairs
+
+
+def _json(name: str, text: str) -> Iterable[tuple[str, Any]]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(name, text, 'must be JSON like {"low": …}')
+    return found.items()
+
+
+def _lane_from(name: str, own: object) -> LaneSettings:
+    if not isinstance(own, dict) or own.keys() - {item.name for item in fields(LaneSettings)}:
+        raise ConfigError(name, own, f"may have {', '.join(item.name for item in fields(LaneSettings))}")
+    return LaneSettings(**own)
+
+
+_AS_JSON: Final[Mapping[str, Callable[[str, Any], Any]]] = MappingProxyType({
+    "lanes": _lane_from, "lane_timeouts": lambda _, limit: limit,
+})  # fmt: skip
 
 
 def _limits(found: object) -> dict[QueryPriority, float]:

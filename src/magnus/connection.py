@@ -9,7 +9,7 @@ from magnus._rows import mapper
 from magnus.session import TransactionMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
     from types import TracebackType
 
     import asyncpg
@@ -55,12 +55,14 @@ class Connection:
         """
         Return what runs statements, for a call of the method `name`.
         """
-        self._execution.check(f"Connection.{name}")
+        self._execution.check(name)
         return self._execution
 
-    async def _run(self, method: str, text: str, args: tuple[Any, ...], timeout: float | None, **options: Any) -> Any:
+    def _run(
+        self, method: str, text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
+    ) -> Awaitable[Any]:
         execution = self._check(method)
-        return await execution.perform(getattr(execution.raw, method), text, args, timeout, **options)
+        return execution.perform(getattr(execution.raw, method), text, args, timeout, **options)
 
     async def give_back(self) -> None:
         """

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from magnus import lanes
 from magnus._backoff import Budget
+from magnus._beside import Questions
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
@@ -28,6 +29,7 @@ from magnus.observe import PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
+from magnus.slowlog import SlowLog
 from magnus.transaction import Transaction, on_lease
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
     from magnus.observe import Event, Observer
+    from magnus.pool import Distribution
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -77,7 +80,9 @@ class Database(Units):
         self._has_served = False
         self._stats = QueryStats(config.slow_query_threshold)
         self._clock: Clock = _CLOCK
-        self._learner = Learner(self._ask) if config.reset == "smart" else None
+        self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
+        self._questions = Questions(config, "catalogue")
+        self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
         super().__init__(
             Terms.of(
                 config,
@@ -86,6 +91,7 @@ class Database(Units):
                 clock=self._clock,
                 make_transaction=on_lease,
                 knowledge=None if self._learner is None else self._learner.knowledge,
+                slow=None if self._slow_log is None else self._slow_log.saw,
             ),
             Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
@@ -154,9 +160,13 @@ class Database(Units):
         self._pool, self._control = pool, control
         self._is_draining = self._has_served = False
         control.start()
+        if self._slow_log is not None:
+            watch_forks(self._slow_log)
+            self._slow_log.start()
         if self._learner is not None:
             self._learner.knowledge.doubted()  # whatever was known is from before
             watch_forks(self._learner)
+            watch_forks(self._questions)
             self._learner.start()
 
     async def close(self, timeout: float = 10.0) -> None:
@@ -170,6 +180,8 @@ class Database(Units):
         try:
             await pool.close(timeout)
         finally:
+            if self._slow_log is not None:
+                await self._slow_log.close()
             if self._learner is not None:
                 await self._learner.close()
             self._pool = self._control = None
@@ -341,13 +353,22 @@ class Database(Units):
 
     def get_stats(self) -> dict[str, Any]:
         """
-        Return all figures as a plain dict, ready for JSON: `query_stats` and `pool_stats`.
+        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, and `slow_log` where it is on.
         """
         pool = None if self._pool is None else self._pool.snapshot()
-        return {
+        found = {
             "query_stats": self._stats.snapshot(retries=self._retrier.retries),
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
+        return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
+
+    def distributions(self, bounds: Sequence[float]) -> tuple[Distribution, dict[QueryPriority, Distribution]]:
+        """
+        Return how long statements took, and how long callers waited for a connection by lane, both since the start.
+
+        `bounds` are ascending seconds; each count is of durations up to its bound. Without a pool nobody waited.
+        """
+        return self._stats.distribution(bounds), {} if self._pool is None else self._pool.waits(bounds)
 
     def add_observer(self, observer: Observer) -> None:
         """
@@ -387,31 +408,27 @@ class Database(Units):
             raise PoolClosed("the database is not connected")
         return self._pool
 
-    async def _ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
-        """
-        Ask the server something of the layer's own, beside the pool.
-        """
-        if self._control is None:
-            raise PoolClosed("the database is not connected")
-        return await self._control.ask(sql, *args)
-
     async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
-        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named), self._terms)
+        wanted = self._terms.limits[lane].server
+        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted), self._terms)
 
     async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         """
         Take a lease for user code, which may keep it: it is watched.
         """
         pool = self._open_pool()
-        lease = await pool.acquire(lane, deadline, is_named=is_named)
+        wanted = self._terms.limits[lane].server
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease)
         return Execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
         lane = lanes.resolve(priority)
         span = window(self._terms.limits[lane], timeout, now=self._clock.now())
-        return Connection(await self._lend(lane, span.deadline, is_named=lanes.is_named(priority)))
+        execution = await self._lend(lane, span.deadline, is_named=lanes.is_named(priority))
+        execution.asked_at = span.started
+        return Connection(execution)
 
 
 # --- the process-wide database ---------------------------------------------------------------------------------------

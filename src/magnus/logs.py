@@ -6,9 +6,9 @@ import logging
 import logging.config
 import re
 import sys
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+from magnus._context import request_id
 from magnus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     EventDict = MutableMapping[str, Any]
 
-request_id: Final[ContextVar[str | None]] = ContextVar("magnus_request_id", default=None)
-"""The id of the request that this task works for; on every line that `configure` formats."""
+__all__ = ["EventLogger", "configure", "log_events", "request_id", "scrub"]
 
 _RESERVED: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _FIRST: Final = ("timestamp", "level", "event", "logger", "request_id")

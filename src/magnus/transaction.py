@@ -36,6 +36,9 @@ class State(enum.Enum):
     ENDED = "has ended"
 
 
+_OPEN: Final = State.OPEN
+
+
 class Transaction(Connection):
     """
     An open transaction: an asynchronous context manager, and a `Connection` while it lasts.
@@ -89,8 +92,9 @@ class Transaction(Connection):
         return f"<magnus.Transaction that {self.state.value}>"
 
     def _check(self, name: str) -> Execution:
-        self._check_state(name)
-        self._execution.check(f"Transaction.{name}")
+        if self.state is not _OPEN:
+            self._check_state(name)
+        self._execution.check(name, "Transaction")
         return self._execution
 
     def _check_state(self, name: str) -> None:
@@ -161,10 +165,8 @@ class Transaction(Connection):
         if self.wants_xid:
             # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
             self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
-        limit = max(_commit.COMMIT_LEAST, execution.limit.client)
         try:
-            with execution.step("COMMIT"):
-                await _commit.commit(execution.raw, limit=limit, last=self.last)
+            await execution.commit(self.last)
         except OutcomeUnknown as error:
             error.xid = self.xid
             raise

@@ -912,9 +912,13 @@ async def test_idle_connections_above_the_floor_are_closed(make):
 
 async def test_a_lifetime_of_zero_keeps_idle_connections(make):
     """It switches the mechanism off."""
-    async with make(min_size=0, max_inactive_connection_lifetime=0) as made:
+    async with (
+        make(min_size=0, max_inactive_connection_lifetime=0) as made,
+        make(min_size=0, max_inactive_connection_lifetime=0.01) as other,
+    ):
         first = await made.fetchval("SELECT pg_backend_pid()")
-        await asyncio.sleep(0.1)
+        await other.fetchval("SELECT 1")
+        await settle(lambda: other.get_size() == 0)
         assert await made.fetchval("SELECT pg_backend_pid()") == first
 
 

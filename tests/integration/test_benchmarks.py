@@ -30,11 +30,19 @@ ROWS = {
         for pool in POOLS
         for tasks in (100, 500)
     ],
+    "bench_shedding": [
+        f"{load}: {mode}"
+        for load in (
+            "10,000 at once", "2,000 clients in a loop", "0.95 x for 60 s", "2 x for 120 s",
+            "burst, limit 30 s", "2 x capacity, limit 3 s",
+        )
+        for mode in ("off", "on", "wait_target")
+    ],
     "bench_warm": [
         "magnus.Database, warmed", "magnus.Database, cold", "asyncpg.Pool, filled", "asyncpg.Pool, cold",
     ],
 }  # fmt: skip
-GOALS = {"bench_pool": 6, "bench_lanes": 8, "bench_waiters": 2, "bench_warm": 2}
+GOALS = {"bench_pool": 6, "bench_lanes": 8, "bench_waiters": 2, "bench_shedding": 7, "bench_warm": 2}
 
 
 @pytest.mark.slow
@@ -61,3 +69,28 @@ def test_a_quick_run_prints_every_row(name, tmp_path):
             assert row["cells"] or (is_optional and row["note"].startswith("not measured: ")), row
     assert len(found["goals"]) == GOALS[name]
     assert all(goal["measured"] is not None for goal in found["goals"])
+
+
+EXACT = {
+    "bench_slow_log": ["rows lost below the rate"],
+    "bench_fingerprints": ["no shape holds two queryids (% merged)"],
+    "bench_reports": ["calls that a report has too many or too few"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("benchmarks")
+@pytest.mark.parametrize("name", EXACT)
+def test_a_quick_run_about_the_slow_query_log_is_exact(name, tmp_path):
+    """
+    What is no time is as it should be in a short run too.
+    """
+    saved = tmp_path / "found.json"
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--quick", "--json", saved]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    measured = {goal["claim"]: goal["measured"] for goal in json.loads(saved.read_text())["goals"]}
+    assert [measured[claim] for claim in EXACT[name]] == [0.0]
+    if name == "bench_fingerprints":
+        assert measured["groups that are the server's, own scanner (%)"] >= 95
+        assert measured["groups that are the server's, pgparse (%)"] >= 95

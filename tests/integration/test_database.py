@@ -338,6 +338,33 @@ async def test_a_lost_control_connection_is_noticed_at_once(dsn):
         assert db.health.is_ok
 
 
+async def test_a_loss_in_the_middle_of_a_reading_of_the_catalogue_is_noticed_at_once(dsn, monkeypatch):
+    """The reading has a connection of its own, named so; no probe waits behind it, and its loss is no verdict."""
+    slow = "SELECT pg_sleep(60), $1::text[], $2::text[]"
+    monkeypatch.setattr("magnus._learning.sql.text", {"session_effects": slow}.__getitem__)
+    seen = []
+    config = DatabaseConfig(dsn=dsn, min_pool_size=0, max_pool_size=1, health_check_interval=3600.0)
+    async with Database(config, observers=[seen.append]) as db:
+        other = await asyncpg.connect(dsn)
+        running = "FROM pg_stat_activity WHERE state = 'active' AND query = $2 AND application_name = $1"
+        reading = (f"SELECT count(*) = 1 {running}", "ava_trading_platform (catalogue)", slow)
+        await until(lambda: other.fetchval(*reading))
+
+        await other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ava_trading_platform'"
+        )
+        await until(lambda: asyncio.sleep(0, len(seen) == 2))
+        assert [event.name for event in seen] == ["database_health_check_failed", "database_health_check_recovered"]
+        assert await db.health_check()
+        assert await other.fetchval(*reading)
+
+        await other.execute(f"SELECT pg_terminate_backend(pid) {running}", *reading[1:])
+        await until(lambda: asyncio.sleep(0, db._learner.failures == 1))
+        assert db.health.is_ok
+        assert len(seen) == 2
+        await other.close()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [({"user": "nobody_of_this_name"}, "credentials"), ({"database": "nothing_of_this_name"}, "database")],

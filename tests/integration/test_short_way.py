@@ -7,6 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from magnus._driver import PooledConnection
 from magnus.config import DatabaseConfig
 from magnus.database import Database
 from magnus.errors import QueryTimeout
@@ -37,14 +38,14 @@ async def db(dsn):
 async def resets(monkeypatch):
     """What was sent between leases."""
     seen = []
-    plain = asyncpg.Connection.execute
+    plain = PooledConnection.execute
 
     async def execute(self, query, *args, timeout=None):
         if "RESET" in query:
             seen.append(query)
         return await plain(self, query, *args, timeout=timeout)
 
-    monkeypatch.setattr(asyncpg.Connection, "execute", execute)
+    monkeypatch.setattr(PooledConnection, "execute", execute)
     return seen
 
 

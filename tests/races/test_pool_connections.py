@@ -317,7 +317,7 @@ async def test_a_farewell_that_waits_in_the_socket_is_read_before_the_hand_off()
         bench.clock.time += 1.0
         lease = await bench.pool.acquire(CRITICAL, None)
 
-        assert len(reads) == 1
+        assert reads
         assert lease.con is bench.driver.opened[0]
         await bench.pool.release(lease)
 

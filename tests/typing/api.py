@@ -27,6 +27,7 @@ from magnus import (
     Transaction,
     create_pool,
     get_database,
+    insight,
     scope,
     set_database,
 )
@@ -91,6 +92,28 @@ async def queries(db: Database) -> None:
         assert_type(rows, AsyncIterator[asyncpg.Record])
         async for row in rows:
             assert_type(row, asyncpg.Record)
+
+
+async def insights(db: Database) -> None:
+    """
+    Statistics, sessions and the slow-query log, through a leased connection.
+    """
+    async with db.acquire() as con:
+        found = await insight.extension(con)
+        before = await insight.snapshot(con, found)
+        happened = insight.delta(before, await insight.snapshot(con))
+        assert_type(happened, insight.Delta)
+        assert_type(insight.total(before), insight.Delta)
+        listed = await insight.statements(con, found, happened, order="mean", limit=5)
+        assert_type(listed, list[insight.Statement])
+        assert_type(listed[0].as_dict(), dict[str, Any])
+        assert_type(listed[0].counters.mean, float)
+        assert_type(insight.blocking_tree(await insight.sessions(con)), list[insight.Blocker])
+        assert_type(await insight.end(con, 4711, whole_session=False), bool)
+        groups = await insight.groups(con, since=3600.0, order="count", limit=5)
+        assert_type(groups, list[insight.Group])
+        assert_type(groups[0].trend, tuple[int, ...])
+        await insight.plan(con, groups[0].fingerprint)
 
 
 async def connections(db: Database) -> None:

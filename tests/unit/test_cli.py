@@ -61,12 +61,34 @@ def test_lanes_knows_the_configured_limits(capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["lanes"][2]["limit_s"] == 7
 
 
+def test_lanes_shows_what_a_service_with_this_environment_has(capsys, monkeypatch):
+    """Size, lanes and limits come from the same variables; an option wins."""
+    for name, value in {
+        "DB_POOL_MAX": "20",
+        "MAGNUS_LANES": '{"low": {"cap": 3, "max_waiting": 7}, "background": {"wait_target": "250ms"}}',
+        "MAGNUS_LANE_TIMEOUTS": '{"low": "45s"}',
+        "MAGNUS_MAX_WAITING": "500",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["lanes", "--output-format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    low, background = found["lanes"][3:]
+    assert found["pool_size"] == 20
+    assert (low["cap"], low["max_waiting"], low["limit_s"], low["sheds"]) == (3, 7, 45, "late")
+    assert (background["max_waiting"], background["stands_above_s"], background["sheds"]) == (500, 0.25, "early")
+
+    assert cli.main(["lanes", "--pool-size", "2", "--output-format", "json"]) == 2
+    assert "lanes[low].cap" in capsys.readouterr().err
+    assert cli.main(["lanes", "--pool-size", "4", "--output-format", "json"]) == 0
+    assert [lane["cap"] for lane in json.loads(capsys.readouterr().out)["lanes"]] == [4, 3, 3, 3, 1]
+
+
 def test_lanes_is_a_table_for_people(capsys):
     """One line a lane, without control codes when it is no terminal."""
     assert cli.main(["lanes", "--pool-size", "30"]) == 0
     captured = capsys.readouterr()
-    assert re.search(r"^ *critical +5 +30 +\d+ +first +\d+ +never", captured.out, re.MULTILINE)
-    assert re.search(r"^ *background +120 +\d+ +\d+ +7% +10000 +never", captured.out, re.MULTILINE)
+    assert re.search(r"^ *critical +5 +30 +\d+ +first +\d+ +- +never", captured.out, re.MULTILINE)
+    assert re.search(r"^ *background +120 +\d+ +\d+ +7% +10000 +1.2 +late", captured.out, re.MULTILINE)
     assert "\x1b" not in captured.out
     assert not captured.err
 
@@ -87,6 +109,10 @@ def test_shared_options_may_stand_before_the_command(capsys):
         (["-d"], {}, "-d"),
         (["lanes", "--output-format", "xml"], {}, "xml"),
         (["lanes"], {"DB_QUERY_TIMEOUT": "soon"}, "DB_QUERY_TIMEOUT"),
+        (["lanes"], {"MAGNUS_LANES": "low"}, "MAGNUS_LANES"),
+        (["lanes"], {"MAGNUS_LANES": '{"low": {"cap": 0}}'}, "MAGNUS_LANES[low].cap"),
+        (["lanes"], {"MAGNUS_LANES": '{"low": {"size": 1}}'}, "MAGNUS_LANES[low]"),
+        (["lanes"], {"MAGNUS_LANE_TIMEOUTS": '{"low": "soon"}'}, "MAGNUS_LANE_TIMEOUTS[low]"),
         (["ping"], {"DB_POOL_MAX": "-1"}, "DB_POOL_MAX"),
         (["ping", "-d", "postgresql://u:hunter2@h:notaport/db"], {}, "dsn"),
     ],

@@ -176,6 +176,38 @@ async def test_a_lost_connection_is_reopened_without_waiting_for_the_interval():
     await bench.control.close()
 
 
+async def test_a_probe_of_somebody_else_that_failed_is_followed_up_without_waiting_for_the_interval():
+    """The driver tells nobody of a connection that it ends itself: nothing but the failed probe knows of it."""
+    bench = Bench(health_check_interval=3600.0)
+    await bench.control.check()
+    bench.control.start()
+    await settle()
+    bench.server.connections[0].replies["SELECT 1"] = asyncpg.InternalClientError("cannot switch to state 12")
+
+    assert not await bench.control.check()
+    await settle()
+
+    assert bench.control.verdicts.is_ok
+    assert [type(event) for event in bench.events] == [HealthCheckFailed, HealthCheckRecovered]
+    await bench.control.close()
+
+
+async def test_a_server_that_stays_away_is_not_hammered():
+    """One probe a second at most, whoever asks first."""
+    bench = Bench(health_check_interval=3600.0)
+    await bench.control.check()
+    bench.control.start()
+    bench.server.connections[0].lose()
+    bench.server.error = ConnectionRefusedError(111, "refused")
+
+    await settle()
+    await settle()
+
+    assert bench.control.verdicts.failures == 2
+    assert len(bench.clock.slept) == 1
+    await bench.control.close()
+
+
 async def test_a_connection_that_is_replaced_or_closed_is_no_loss(bench):
     """The listener of an old connection says nothing about the present one."""
     await bench.control.check()

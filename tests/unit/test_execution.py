@@ -62,7 +62,7 @@ def overtime(bench, seconds, error):
 async def test_a_limit_reached_on_either_side_is_a_query_timeout(error):
     """One error for both, a TimeoutError, with lane, limit and elapsed time; one event; counted."""
     bench = Bench()
-    query = "SELECT pg_sleep(99) " + "x" * 300
+    query = "SELECT pg_sleep(99) /* secret */ AS " + "x" * 300
     bench.raw.replies[query] = overtime(bench, 30.0, error)
 
     with pytest.raises(QueryTimeout) as caught:
@@ -71,7 +71,7 @@ async def test_a_limit_reached_on_either_side_is_a_query_timeout(error):
     assert (caught.value.priority, caught.value.timeout, caught.value.elapsed) == ("normal", 30.0, 30.0)
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.__cause__ is error
-    assert bench.events == [QueryTimedOut("normal", 30.0, 30.0, query[:200])]
+    assert bench.events == [QueryTimedOut("normal", 30.0, 30.0, ("SELECT pg_sleep($1) AS " + "x" * 300)[:200])]
     assert "secret" not in repr(bench.events)
     figures = bench.terms.stats.snapshot(retries=0)
     assert (figures["timeouts"], figures["failed"], figures["total"]) == (1, 1, 1)

@@ -57,11 +57,14 @@ def test_impossible_lanes_are_refused(lanes, field):
 
 
 def test_shedding_is_for_normal_and_below_and_can_be_switched_by_lane():
-    """A hundredth of the limit, unless it is set."""
-    assert DatabaseConfig().wait_targets() == {}
-    assert DatabaseConfig(shedding=True).wait_targets() == {"normal": 0.3, "low": 0.6, "background": 1.2}
-    one = DatabaseConfig(lanes={LOW: LaneSettings(shedding=True, wait_target="250ms")})
+    """A hundredth of the limit, unless it is set; then who waits longer is shed whether or not it could be served."""
+    assert DatabaseConfig().wait_targets() == {"normal": 0.3, "low": 0.6, "background": 1.2}
+    assert DatabaseConfig(shedding=False).wait_targets() == {}
+    one = DatabaseConfig(shedding=False, lanes={LOW: LaneSettings(shedding=True, wait_target="250ms")})
     assert one.wait_targets() == {"low": 0.25}
+    table = lane_table(10, settings=one.lanes, wait_targets=one.wait_targets())
+    assert [limits.lane for limits in table if limits.is_eager] == [LOW]
+    assert not any(limits.is_eager for limits in lane_table(10, wait_targets=DatabaseConfig().wait_targets()))
 
 
 @pytest.mark.parametrize(("text", "value"), [("false", False), ("0", False), ("On", True), ("yes", True)])
@@ -78,8 +81,8 @@ def test_a_switch_that_is_neither_is_refused():
 
 def test_the_documented_table_is_the_computed_one():
     """Caps and reserves of five sizes, as printed in the docs."""
-    config = DatabaseConfig(shedding=True)
-    lines = [line for line in DOC.read_text().splitlines() if line.startswith("| ") and "/" in line]
+    config = DatabaseConfig()
+    lines = [line for line in DOC.read_text().splitlines() if line.startswith("| ") and " / " in line]
     sizes = {size: lane_table(size, wait_targets=config.wait_targets()) for size in (1, 2, 5, 10, 30)}
     expected = []
     for rank, lane in enumerate(LANES):

@@ -12,7 +12,9 @@ from tests.mutants import DOC, MUTANTS, mutate
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: each.protection)
 def test_every_protection_is_where_the_table_says(mutant):
     """Once, and what takes its place is still a program."""
-    ast.parse(mutate(mutant))
+    text = mutate(mutant)
+    if mutant.file.endswith(".py"):
+        ast.parse(text)
     assert mutant.tests
 
 

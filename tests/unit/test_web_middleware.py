@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 
-from magnus import logs
+from magnus import _context, logs
 from magnus.errors import ConfigError
 from magnus.fastapi import AdmissionMiddleware, RequestIdMiddleware
 from magnus.web.middleware import accepted_request_id
@@ -51,6 +51,26 @@ async def test_any_other_id_is_replaced(offered):
     """What is missing, too long or not fit for a log line gives way to a new id."""
     found = accepted_request_id(offered)
     assert re.fullmatch(r"[0-9a-f]{32}", found)
+
+
+async def test_the_route_is_known_while_it_serves():
+    """Method and template, prefixes of routers included, and never a parameter's value."""
+    app, inner, outer = FastAPI(), APIRouter(prefix="/orders"), APIRouter(prefix="/accounts/{account}")
+
+    async def serve(account: str = "", order: str = "") -> str | None:
+        return _context.current_route()
+
+    inner.add_api_route("/{order}", serve, methods=["GET", "POST"])
+    outer.include_router(inner)
+    app.include_router(outer, prefix="/api")
+    app.add_api_route("/files/{order:path}", serve)
+    app.add_middleware(RequestIdMiddleware)
+    async with client_of(app) as client:
+        assert (await client.get("/api/accounts/7/orders/8")).json() == "GET /api/accounts/{account}/orders/{order}"
+        assert (await client.post("/api/accounts/7/orders/7")).json() == "POST /api/accounts/{account}/orders/{order}"
+        assert (await client.get("/files/a/b/c")).json() == "GET /files/{order:path}"
+        assert (await client.get("/nowhere")).status_code == 404
+    assert _context.current_route() is None
 
 
 async def test_ids_are_new_for_every_request():

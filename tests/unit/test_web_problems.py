@@ -13,9 +13,12 @@ from fastapi import Body, FastAPI, HTTPException
 from pydantic import BaseModel, Field, field_validator
 
 from magnus.errors import (
+    AlreadyExecuted,
     CommitRolledBack,
     ConfigError,
     ConnectError,
+    InProgress,
+    KeyReused,
     OutcomeUnknown,
     Overloaded,
     PoolTimeout,
@@ -109,6 +112,24 @@ async def test_an_unknown_outcome_says_how_to_find_out():
     """The caller is told to repeat with the same key."""
     response = await ask(app_that_raises(OutcomeUnknown()), "POST")
     assert "same Idempotency-Key" in response.json()["detail"]
+
+
+KEYS = [
+    (KeyReused(CANARY), 422, "idempotency-key-reused", None, {}),
+    (InProgress(CANARY, retry_after=1.2), 409, "in-progress", "2", {}),
+    (AlreadyExecuted(CANARY, "4711"), 409, "already-executed", None, {"reference": "4711"}),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "kind", "after", "members"), KEYS)
+async def test_a_key_with_a_history_is_answered_as_such(error, status, kind, after, members):
+    """Another request's, in progress, or answered long ago: each its own word, and never the key itself."""
+    response = await ask(app_that_raises(error), "POST")
+    document = response.json()
+    assert (response.status_code, document["type"]) == (status, f"urn:magnus:problem:{kind}")
+    assert response.headers.get("retry-after") == after
+    assert members.items() <= document.items()
+    assert CANARY not in response.text
 
 
 LOST = [

@@ -42,7 +42,7 @@ async def authenticate(db: Db, credentials: Annotated[HTTPAuthorizationCredentia
     token = credentials.credentials
     if not token.startswith(tokens.PREFIX) or len(token) > LONGEST_TOKEN:
         raise problem("unauthenticated", headers=CHALLENGE_INVALID)
-    account_id = await db.fetchval(statement("queries/account_of_token"), tokens.digest(token))
+    account_id = await db.fetchval(statement("queries/account_of_token"), tokens.digest(token), read=True)
     if account_id is None:
         raise problem("unauthenticated", headers=CHALLENGE_INVALID)
     return Caller(account_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from magnus import ConfigError
@@ -26,6 +26,7 @@ class Settings(BaseSettings):
         max_body_bytes: The largest request body, imports apart.
         import_max_bytes: The largest file of an import.
         import_max_rows: The most rows of an import.
+        dashboard_token: Who has it may look at /dashboard from anywhere; without one only this machine may.
         import_batch_rows: Rows that a partial import books in one transaction.
         relay_interval: Seconds between two looks for events to tell; 0: another process tells them (`ava relay`).
         keep_days: Days that the answers of orders and imports are kept for a repeat; their keys are kept for ever.
@@ -43,6 +44,11 @@ class Settings(BaseSettings):
     import_max_bytes: int = Field(16 * MEBIBYTE, ge=1024)
     import_max_rows: int = Field(100_000, ge=1)
     import_batch_rows: int = Field(1000, ge=1, le=10_000)
+    dashboard_token: SecretStr | None = None
+
+    @property
+    def token_of_dashboard(self) -> str | None:
+        return None if self.dashboard_token is None else self.dashboard_token.get_secret_value()
 
     relay_interval: float = Field(1.0, ge=0, allow_inf_nan=False)
     keep_days: float = Field(30.0, gt=0, allow_inf_nan=False)

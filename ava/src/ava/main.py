@@ -54,6 +54,8 @@ _LINKS: Final = {
     f"{PREFIX}/health/liveness": "is the process alive",
     f"{PREFIX}/health/readiness": "can it serve",
     f"{PREFIX}/health/stats": "figures of the database layer",
+    "/metrics": "the same for Prometheus",
+    "/dashboard/": "dashboard: pool, statements, sessions",
 }
 
 _TAGS: Final = [
@@ -95,6 +97,8 @@ def create_app(
     problems.install_handlers(app)
     _limit(app, settings)
     app.include_router(_api(magnus.router), prefix=PREFIX)
+    app.include_router(magnus.metrics)
+    app.include_router(magnus.dashboard(token=settings.token_of_dashboard, title="AVA"), prefix="/dashboard")
     app.add_api_route("/", index, include_in_schema=False)
     return app
 

@@ -73,7 +73,9 @@ TEXTS: Final[Mapping[str, Text]] = MappingProxyType({
         409, "In progress", "The same request is being carried out. Repeat it, with the same key, to get its answer."
     ),
     "already-executed": Text(
-        409, "Already executed", "It was carried out long ago and its answer is not kept any more. See trade_id."
+        409,
+        "Already executed",
+        "It was carried out so long ago that its answer is not kept. trade_id is what it made, if it did.",
     ),
     "unauthenticated": Text(401, "Not authenticated", "Send a valid token: Authorization: Bearer ava_…"),
     "account-not-open": Text(409, "Account not open", "The account has no cash balance yet."),

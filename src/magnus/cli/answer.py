@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class ExitCode(enum.IntEnum):
@@ -16,8 +16,11 @@ class ExitCode(enum.IntEnum):
     """
 
     DONE = 0
+    NO = 1
     USAGE = 2
     UNREACHABLE = 3
+    REFUSED = 4
+    PARTLY = 5
     INTERRUPTED = 130
 
 
@@ -33,12 +36,15 @@ class OutputFormat(enum.StrEnum):
 @dataclass(frozen=True)
 class Table:
     """
-    Rows under headings; numbers are set to the right.
+    Rows under headings; numbers are set to the right, and the columns whose places are in `right`. `is_cut`: a row is
+    one line on a terminal, its last cell cut to what is left; else cells are folded.
     """
 
     headings: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str = ""
+    right: Collection[int] = ()
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Answer:
     data: Mapping[str, object]
     text: Sequence[str] = ()
     tables: Sequence[Table] = field(default=())
+    exit_code: ExitCode = ExitCode.DONE
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from magnus.cli.answer import Answer, ExitCode, Failure, Table
+from magnus.cli.session import ADVICE
 from magnus.config import DatabaseConfig
 from magnus.database import Database
 from magnus.errors import MagnusError
@@ -31,15 +31,6 @@ SELECT current_setting('server_version') AS version, current_database() AS datab
        ARRAY(SELECT current_setting(name, true) FROM unnest($1::text[]) WITH ORDINALITY AS g (name, place)
              ORDER BY place) AS guards
 """
-_ADVICE: Final[Mapping[str, str]] = MappingProxyType({
-    "unreachable": "is PostgreSQL running there? Check host and port",
-    "timeout": "check host and port, and what lies between",
-    "credentials": "check user and password, and pg_hba.conf on the server",
-    "database": "check the database's name",
-    "too_many": "raise max_connections, or close sessions",
-    "starting": "try again in a moment",
-    "tls": "check sslmode, sslrootcert and the server's certificate",
-})
 
 
 async def ping(dsn: str | None, environ: Mapping[str, str]) -> Answer | Failure:
@@ -102,4 +93,4 @@ def _failure(config: DatabaseConfig, error: Exception) -> Failure:
     """
     reason = getattr(error, "reason", "")
     told = str(error) if isinstance(error, MagnusError) else "the connection was lost"
-    return Failure("ping", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {told}", _ADVICE.get(reason, ""))
+    return Failure("ping", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {told}", ADVICE.get(reason, ""))

@@ -4,7 +4,21 @@ from magnus.pool._guard import watch_forks
 from magnus.pool._lanes import RANK, LaneLimits, lane_table
 from magnus.pool._lease import Lease
 from magnus.pool._pool import Pool
-from magnus.pool._slots import Slot
-from magnus.pool._stats import LaneSnapshot, PoolSnapshot
+from magnus.pool._slots import Slot, Watch
+from magnus.pool._stats import Distribution, LaneSnapshot, PoolSnapshot
+from magnus.pool._sweep import Sweep
 
-__all__ = ["RANK", "LaneLimits", "LaneSnapshot", "Lease", "Pool", "PoolSnapshot", "Slot", "lane_table", "watch_forks"]
+__all__ = [
+    "RANK",
+    "Distribution",
+    "LaneLimits",
+    "LaneSnapshot",
+    "Lease",
+    "Pool",
+    "PoolSnapshot",
+    "Slot",
+    "Sweep",
+    "Watch",
+    "lane_table",
+    "watch_forks",
+]

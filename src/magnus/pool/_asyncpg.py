@@ -79,6 +79,13 @@ class Opener(_driver.Opener):
         found: Connection = con
         return found
 
+    async def beside(self, **_: Any) -> Connection:
+        """
+        Open a connection that is not the pool's, to the same target and without the user's `init`.
+        """
+        dsn, arguments = self.target
+        return await self._connect(dsn, loop=self.loop, **arguments)
+
     def drop_caches(self, method: str) -> None:
         """
         Call a method that drops a cache on every connection.

@@ -2,8 +2,14 @@
 
 Theory of operation. A queue is good when it absorbs a burst and bad when it stands. CoDel tells them apart by the
 *shortest* wait within an interval: a burst has runs empty and with it short waits, a standing queue has none. While
-the last interval's shortest wait was above the target, whoever waited more than twice the target is shed when its
-turn comes, so that those behind it are served fresh. A queue that runs empty is never standing.
+the last interval's shortest wait was above the target, the queue is overloaded.
+
+That alone refuses callers that would have been served: a thousand clients that wait for each other's connections
+stand for ever and are all served in time. So somebody must be lost anyway before anybody is shed: the newest waiter,
+served after all before it, would come too late even at the best rate of the last intervals. Then whoever has waited
+more than twice the target, or has less time left than half of its lane needs, is shed when its turn comes, which
+brings the newest one forward; as soon as that one will be served in time, nobody is shed any more. A lane that is
+`eager` sheds without that second condition: its target was set by somebody who knows that a longer wait is worthless.
 
 Waits are counted from `restart` at the earliest, which the pool calls when it has a server again: what nobody could
 serve says nothing about load, so an outage sheds nobody.
@@ -28,14 +34,21 @@ class Codel:
     What one lane's waits say. Seconds throughout; `target` None: nobody is ever shed.
     """
 
-    __slots__ = ("_began", "_ends", "_gap", "_last", "_least", "_service", "_services", "is_overloaded", "target")
+    __slots__ = (
+        "_began", "_ends", "_gap", "_handed", "_last", "_least", "_rates", "_service", "_services", "_starts",
+        "is_eager", "is_overloaded", "target",
+    )  # fmt: skip
 
-    def __init__(self, target: float | None) -> None:
+    def __init__(self, target: float | None, *, is_eager: bool = False) -> None:
         self.target = target
+        self.is_eager = is_eager
         self.is_overloaded = False
-        self._began = 0.0
         self._ends = 0.0
+        self._began = 0.0
+        self._starts = 0.0
         self._least = 0.0
+        self._handed = 0
+        self._rates = (0.0, 0.0)  # of the last interval and the one before
         self._gap: float | None = None
         self._last: float | None = None
         self._service = 0.0
@@ -50,29 +63,46 @@ class Codel:
         self._ends = 0.0
         self._last = None
 
-    def is_shed(self, since: float, deadline: float | None, now: float, *, is_last: bool) -> bool:
+    def look(self, since: float, now: float, *, is_last: bool) -> None:
         """
-        Judge the waiter whose turn it is, before it is served; `is_last`: nobody waits behind it.
+        Take note of the wait of the one whose turn it is; `is_last`: nobody waits behind it.
         """
         if self.target is None:
-            return False
+            return
         wait = 0.0 if is_last else now - max(since, self._began)
-        if since >= self._ends:  # it came after the last interval, so that one says nothing about its queue
-            self.is_overloaded = False
-            self._begin(wait, now)
-        elif now >= self._ends:
-            self.is_overloaded = self._least > self.target
-            self._begin(wait, now)
-        else:
+        if now < self._ends:
             self._least = min(self._least, wait)
+        else:
+            # One that came after the last interval says that the interval knows nothing of its queue.
+            self.is_overloaded = since < self._ends and self._least > self.target
+            self._begin(wait, now)
         if is_last:
             self.is_overloaded = False
-        return (self.is_overloaded and wait > _TOO_OLD * self.target) or self._is_hopeless(deadline, now)
 
     def _begin(self, wait: float, now: float) -> None:
         assert self.target is not None
+        self._rates = (self._rate(now), self._rates[0]) if self.is_overloaded else (0.0, 0.0)
+        self._handed = 0
+        self._starts = now
         self._least = wait
         self._ends = now + _INTERVALS * self.target
+
+    def _rate(self, now: float) -> float:
+        """
+        Hand-offs a second since the interval began; one more than there were, for the one that is about to be.
+        """
+        return (self._handed + 1) / max(now - self._starts, 1e-9)
+
+    def is_shed(self, since: float, deadline: float | None, now: float, *, behind: int, left: float | None) -> bool:
+        """
+        Judge the waiter that was looked at, before it is served; `behind` it wait so many, the newest has `left`.
+        """
+        if self.target is None or not self.is_overloaded:
+            return False
+        is_old = now - max(since, self._began) > _TOO_OLD * self.target
+        if not is_old and not self._is_hopeless(deadline, now):
+            return False
+        return self.is_eager or (left is not None and behind > left * max(*self._rates, self._rate(now)))
 
     def _is_hopeless(self, deadline: float | None, now: float) -> bool:
         return deadline is not None and self._services >= _ENOUGH and deadline - now < self._service
@@ -81,6 +111,7 @@ class Codel:
         """
         Count a hand-off to somebody who waited since `since`.
         """
+        self._handed += 1
         last, self._last = self._last, now
         if last is not None and since <= last:  # it was waiting all the time since the last one
             gap = now - last

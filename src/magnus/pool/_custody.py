@@ -19,6 +19,7 @@ from magnus.pool._places import described, here, name_of, stack_of
 from magnus.pool._slots import Slot, State
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
     from magnus.observe import Event
@@ -55,11 +56,12 @@ class Custody:
 
     # --- leases
 
-    def hold(self, lease: Lease) -> None:
+    def hold(self, lease: Lease, loop: AbstractEventLoop | None) -> None:
         """
-        Note that the running task's code holds a lease from now on, until it is released or discarded.
+        Note that the running task's code holds a lease from now on, until it is released or discarded. The loop is
+        the running one, if known: that is quicker.
         """
-        lease.holding = self.holdings.add(lease, current_task(), here())
+        lease.holding = self.holdings.add(lease, current_task(loop), here())
         if not self._is_sweeping:
             self._arm()
 

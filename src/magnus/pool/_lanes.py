@@ -29,9 +29,10 @@ from magnus.lanes import LANES, QueryPriority
 from magnus.pool._codel import Codel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from magnus.config import LaneSettings
+    from magnus.session import Need
 
 RANK: Final[Mapping[QueryPriority, int]] = MappingProxyType({lane: rank for rank, lane in enumerate(LANES)})
 _WEIGHTS: Final = (0, 8, 4, 2, 1)  # CRITICAL is outside the shares
@@ -50,7 +51,8 @@ class LaneLimits:
         cap: Slots that this lane and all lanes below it may hold together; at least 1.
         weight: Its share of hand-offs when several lanes wait; 0 is served before all others.
         max_waiting: Callers that may queue; the next one is refused.
-        wait_target: Seconds of waiting beyond which a queue that stands is shed; None: never.
+        wait_target: Seconds of waiting beyond which a queue stands; None: it is never shed.
+        is_eager: A queue that stands is shed although everybody in it could be served in time.
     """
 
     lane: QueryPriority
@@ -58,6 +60,7 @@ class LaneLimits:
     weight: int
     max_waiting: int
     wait_target: float | None = None
+    is_eager: bool = False
 
 
 def lane_table(
@@ -94,6 +97,7 @@ def lane_table(
                 weight if own is None or own.weight is None else own.weight,
                 max_waiting if own is None or own.max_waiting is None else own.max_waiting,
                 wait_targets.get(lane),
+                own is not None and own.wait_target is not None,
             )
         )
     return tuple(found)
@@ -117,16 +121,22 @@ class Signal(Protocol):
 
     def set_result(self, result: None, /) -> None: ...
 
+    def __await__(self) -> Generator[Any, None, None]: ...
+
 
 class Waiter:
     """
     One queued caller. `slot` is set when it was handed one; from then on the slot is the caller's to return. `error`
     is what to raise instead, when it was refused for a reason.
 
-    It is shed only when it `may_be_shed`; it then finds `is_shed` set.
+    It is shed only when it `may_be_shed`; it then finds `is_shed` set. `wanted` is the limit that the slot's session
+    should have, `was_idle` says that the slot was idle before; `holding` is the shell's note of what its task holds.
     """
 
-    __slots__ = ("deadline", "error", "is_shed", "may_be_shed", "rank", "signal", "since", "slot")
+    __slots__ = (
+        "deadline", "error", "holding", "is_shed", "may_be_shed", "rank", "signal", "since", "slot", "wanted",
+        "was_idle",
+    )  # fmt: skip
 
     def __init__(self, rank: int, since: float, deadline: float | None, signal: Signal) -> None:
         self.rank = rank
@@ -137,6 +147,9 @@ class Waiter:
         self.error: Exception | None = None
         self.may_be_shed = False
         self.is_shed = False
+        self.wanted: Need = None
+        self.was_idle = False
+        self.holding: Any = None
 
 
 class Lanes:
@@ -145,13 +158,14 @@ class Lanes:
     """
 
     __slots__ = (
-        "_caps", "_ceilings", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict", "_strides", "_table",
-        "_used", "codels", "total_waiting",
+        "_caps", "_ceilings", "_is_tight", "_last", "_max_waiting", "_pass", "_present", "_queues", "_strict",
+        "_strides", "_table", "_used", "codels", "total_waiting",
     )  # fmt: skip
 
     def __init__(self, table: Sequence[LaneLimits]) -> None:
         self._table = [limits.cap for limits in table]
         self._caps = self._table  # others while paused
+        self._is_tight = False  # caps were lowered: a lane may hold more than its cap
         self._ceilings = list(self._table)  # what a lane held when its cap was lowered, if that is more
         self._max_waiting = [limits.max_waiting for limits in table]
         self._strides = [_STRIDE // limits.weight if limits.weight else 0 for limits in table]
@@ -162,7 +176,7 @@ class Lanes:
         self._strict = 0
         self._last = len(table) - 1
         self.total_waiting = 0
-        self.codels = [Codel(limits.wait_target) for limits in table]
+        self.codels = [Codel(limits.wait_target, is_eager=limits.is_eager) for limits in table]
 
     @property
     def caps(self) -> tuple[int, ...]:
@@ -179,12 +193,14 @@ class Lanes:
         self._table = list(caps)
         self._caps = [0] * len(caps) if is_paused else self._table
         self._ceilings = [max(cap, used) for cap, used in zip(caps, self._used, strict=True)]
+        self._is_tight = True
 
     def pause(self) -> None:
         """
         Let nobody take a slot.
         """
         self._caps = [0] * len(self._table)
+        self._is_tight = True
 
     def resume(self) -> None:
         """
@@ -312,8 +328,7 @@ class Lanes:
                 expired.append(waiter)
                 continue
             codel = self.codels[rank]
-            is_last = not self._queues[rank]
-            if codel.is_shed(waiter.since, waiter.deadline, now, is_last=is_last) and waiter.may_be_shed:
+            if codel.target is not None and self._is_shed(codel, waiter, now):
                 waiter.is_shed = True
                 expired.append(waiter)
                 continue
@@ -322,22 +337,35 @@ class Lanes:
             self.enter(rank)
             return waiter
 
+    def _is_shed(self, codel: Codel, waiter: Waiter, now: float) -> bool:
+        queue = self._queues[waiter.rank]
+        codel.look(waiter.since, now, is_last=not queue)
+        if not codel.is_overloaded or not waiter.may_be_shed:
+            return False
+        newest, left = next(reversed(queue)), None
+        if waiter.deadline is not None and newest.deadline is not None:
+            # One that is less patient than the others is no reason to shed them.
+            left = max(newest.deadline, newest.since + waiter.deadline - waiter.since) - now
+        return codel.is_shed(waiter.since, waiter.deadline, now, behind=len(queue), left=left)
+
     def successor(self, rank: int, now: float) -> Waiter | None:
         """
         Take out the waiter that inherits a slot of its own lane, usage unchanged; None when `next` has to decide.
 
-        That is when somebody waits in another lane, nobody in this one, its first one's deadline has passed, or it
-        may be shed.
+        That is when somebody waits in another lane, nobody in this one, its first one's deadline has passed, or its
+        queue may be standing.
         """
         queue, codel = self._queues[rank], self.codels[rank]
-        if not queue or len(queue) != self.total_waiting or codel.target is not None or self._is_over(rank):
+        if not queue or len(queue) != self.total_waiting or codel.is_overloaded:
+            return None
+        if self._is_tight and self._is_over():
             return None
         while queue:
             waiter, _ = queue.popitem(last=False)
             self.total_waiting -= 1
             if waiter.signal.done():
                 continue
-            if waiter.deadline is None or waiter.deadline > now:
+            if (waiter.deadline is None or waiter.deadline > now) and not self._is_standing(codel, waiter, now):
                 self._strict = 0
                 codel.served(waiter.since, now)
                 return waiter
@@ -347,16 +375,18 @@ class Lanes:
             break
         return None
 
-    def _is_over(self, rank: int) -> bool:
+    def _is_standing(self, codel: Codel, waiter: Waiter, now: float) -> bool:
+        if codel.target is None:
+            return False
+        codel.look(waiter.since, now, is_last=not self._queues[waiter.rank])
+        return codel.is_overloaded
+
+    def _is_over(self) -> bool:
         """
-        Say whether a lane, or one above it, holds more than its cap: sizes were lowered, or the pool is paused.
+        Say whether some lane holds more than its cap: sizes were lowered, or the pool is paused.
         """
-        used, caps = self._used, self._caps
-        while rank >= 0:
-            if used[rank] > caps[rank]:
-                return True
-            rank -= 1
-        return False
+        self._is_tight = any(used > cap for used, cap in zip(self._used, self._caps, strict=True))
+        return self._is_tight
 
     def _next_rank(self) -> int:
         queues, used, caps = self._queues, self._used, self._caps

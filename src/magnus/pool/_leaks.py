@@ -95,19 +95,19 @@ class Holding:
 
 class Holdings:
     """
-    Everything that is held, by task.
+    Everything that is held, by task: what each acquired last.
     """
 
-    __slots__ = ("_by_task",)
+    __slots__ = ("by_task",)
 
     def __init__(self) -> None:
-        self._by_task: dict[Task[object] | None, Holding] = {}
+        self.by_task: dict[Task[object] | None, Holding] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._by_task)
+        return bool(self.by_task)
 
     def __iter__(self) -> Iterator[Holding]:
-        for newest in list(self._by_task.values()):
+        for newest in list(self.by_task.values()):
             holding: Holding | None = newest
             while holding is not None:
                 yield holding
@@ -117,25 +117,25 @@ class Holdings:
         """
         Return what a task acquired last, of what it holds.
         """
-        return self._by_task.get(task)
+        return self.by_task.get(task)
 
     def add(self, lease: Lease, task: Task[object] | None, place: Place) -> Holding:
         """
         Note that a task holds a lease from now on.
         """
-        found = self._by_task[task] = Holding(lease, task, place, self._by_task.get(task))
+        found = self.by_task[task] = Holding(lease, task, place, self.by_task.get(task))
         return found
 
     def remove(self, holding: Holding) -> None:
         """
         Forget a lease that was given back, by whichever task.
         """
-        newest = self._by_task.get(holding.task)
+        newest = self.by_task.get(holding.task)
         if newest is holding:
             if holding.outer is None:
-                del self._by_task[holding.task]
+                del self.by_task[holding.task]
             else:
-                self._by_task[holding.task] = holding.outer
+                self.by_task[holding.task] = holding.outer
             return
         while newest is not None:
             if newest.outer is holding:

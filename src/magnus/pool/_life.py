@@ -149,7 +149,7 @@ class PoolLife(PoolState):
         if now - _heard(slot) < interval * slot.patience:
             return None
         self._move(slot, Event.TAKEN)
-        self._idle.remove(slot)
+        self._take_out(slot)
         self.lanes.enter(_FREE)
         slot.rank = _FREE
         return slot
@@ -163,9 +163,7 @@ class PoolLife(PoolState):
         actions = self.release(slot, now)
         if slot.state is State.IDLE:
             slot.idle_since = since
-            self._idle.remove(slot)
-            place = sum(other.idle_since <= since for other in self._idle)
-            self._idle.insert(place, slot)
+            self._list_idle(self._idle)
         return actions
 
     # --- operators
@@ -181,7 +179,7 @@ class PoolLife(PoolState):
         self._ceiling = max(limits.max_size, len(self.slots))
         actions: Actions = []
         while surplus > 0 and self._idle:
-            actions.append(self._retire(self._idle[0]))
+            actions.append(self._retire(next(iter(self._idle))))
             surplus -= 1
         rest = [slot for slot in self.slots if slot.state in {State.CONNECTING, State.ACQUIRED}]
         for slot in sorted(rest, key=lambda slot: (slot.state, slot.number))[: max(surplus, 0)]:
@@ -221,9 +219,10 @@ class PoolLife(PoolState):
             found.append(f"counts were {self._count}, are {counts}")
             self._count = counts
         idle = {slot for slot in self.slots if slot.state is State.IDLE}
-        if len(self._idle) != len(idle) or set(self._idle) != idle:
+        filed = {slot for slots in self._idle_by.values() for slot in slots}
+        if set(self._idle) != idle or filed != idle:
             found.append(f"{len(self._idle)} slots were listed as idle, {len(idle)} are")
-            self._idle = sorted(idle, key=lambda slot: slot.idle_since)
+            self._list_idle(idle)
         ranks = [slot.rank for slot in self.slots if slot.state is State.ACQUIRED]
         if self.lanes.recount(ranks):
             found.append(f"lanes now hold {len(ranks)} slots")

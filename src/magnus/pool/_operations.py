@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from magnus.pool._slots import Action
 
 _LOOK: Final = 0.01
-_EVICTION_PAUSE: Final = 5.0  # when the address still leads to the standby, new connections are no better
+_EVICTION_PAUSE: Final = 1.0  # when the address still leads to the standby, new connections are no better
 
 
 class Operations:

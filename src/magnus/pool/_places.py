@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
     Place = tuple[tuple[CodeType, int], ...]
 
-_OWN: Final = str(Path(__file__).parents[1]) + "/"
+_HOME: Final = str(Path(__file__).parents[1]) + "/"
+_OWN, _LOOP, _USER = "own", "loop", "user"
 _DEPTH: Final = 3
-_LOOP: Final = "/asyncio/"
+_kinds: Final[dict[str, str]] = {}  # by file: there are as many as the program has
 _NAMELESS: Final = "<no task>"
 
 
@@ -23,13 +24,22 @@ def here() -> Place:
     Return the innermost frames outside this library, as code and line: no text is made, no local is kept alive.
     """
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the one way to see the caller without its cost
-    while frame is not None and frame.f_code.co_filename.startswith(_OWN):
-        frame = frame.f_back
     found: list[tuple[CodeType, int]] = []
-    while frame is not None and len(found) < _DEPTH and _LOOP not in frame.f_code.co_filename:
-        found.append((frame.f_code, frame.f_lineno))
+    while frame is not None and len(found) < _DEPTH:
+        code = frame.f_code
+        kind = _kinds.get(code.co_filename) or _kind(code.co_filename)
+        if kind is _LOOP and found:
+            break
+        if kind is _USER or found:
+            found.append((code, frame.f_lineno))
         frame = frame.f_back
     return tuple(found)
+
+
+def _kind(file: str) -> str:
+    found = _OWN if file.startswith(_HOME) else _LOOP if "/asyncio/" in file else _USER
+    _kinds[file] = found
+    return found
 
 
 def described(place: Place) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import time
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
@@ -28,16 +29,18 @@ from magnus.pool._life import PoolLife
 from magnus.pool._limits import Limits
 from magnus.pool._operations import Operations
 from magnus.pool._slots import Slot, State, Watch
-from magnus.pool._stats import LaneCounters, PoolSnapshot
+from magnus.pool._stats import Distribution, LaneCounters, PoolSnapshot
 from magnus.pool._sweep import Sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from magnus.config import DatabaseConfig
     from magnus.observe import Event
+    from magnus.session import Need
 
 _CLOCK: Final = MonotonicClock()
+_ACQUIRED: Final = State.ACQUIRED
 _QUIET: Final = 0.001  # idle for less: nothing can have arrived that the event loop has not seen
 _RETIRED: Final = -1  # no generation of a pool
 _SILENT: Final = 30.0  # idle for longer: the network may have forgotten the connection, ask the server
@@ -96,12 +99,12 @@ class Pool(Operations):
         self._keeper.opener = opener or self._keeper.opener
         self._apply = self._keeper.apply
         self._is_checked = is_checked
-        self._idle = self._state.idle_slots
         self.sweep = Sweep(self._now, self._watches)
         self._lanes = self._limits.lanes()
         self._counters = [LaneCounters() for _ in LANES]
         self._deadlines: Deadlines[Waiter] = Deadlines()
         self._is_open = False
+        self._is_doubtful = False  # `take` found an idle slot and was not sure of it
         self._home = Home()
         self._custody = Custody(
             LeakLimits(config.leak_threshold, config.leak_limit),
@@ -195,12 +198,15 @@ class Pool(Operations):
 
     # --- callers
 
-    async def acquire(self, lane: QueryPriority, deadline: float | None, *, is_named: bool = False) -> Lease:
+    async def acquire(
+        self, lane: QueryPriority, deadline: float | None, *, is_named: bool = False, wanted: Need = None
+    ) -> Lease:
         """
         Return a connection of one's own, at the latest at `deadline` (monotonic seconds; None waits without end).
 
         Cancelled, the caller leaves its queue; a connection already on its way to it goes to the next. `is_named`: the
         lane was asked for, and is not merely where a call that asks for none belongs; only then may NORMAL be shed.
+        `wanted` is the limit that the session should have already, if there is a choice.
 
         Raises:
             PoolTimeout: none came free in time; `phase` is "connect" when there is no server to connect to, and the
@@ -212,54 +218,86 @@ class Pool(Operations):
         """
         rank = RANK[lane]
         now = self._now()
-        return Lease(await self.obtain(rank, now, deadline, is_named=is_named), lane, now)
+        slot = self.take(rank, now, wanted)
+        if slot is None:
+            slot = await self.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
+        return Lease(slot, lane, now)
 
-    def take(self, rank: int, now: float) -> Slot | None:
+    def take(self, rank: int, now: float, wanted: Need = None) -> Slot | None:
         """
         Return a slot that is free this moment, its connection certainly alive; None when that takes an `obtain`.
 
-        Who takes a slot without a lease gives it to `put`, or to a lease, before anybody else can have it.
+        One whose session has the `wanted` limit goes first. Who takes a slot without a lease gives it to `put`, or to a
+        lease, before anybody else can have it.
 
         Raises:
             PoolClosed: the pool is not open.
         """
-        home = self._home.loop
-        if home is None or home is not asyncio.get_running_loop():
+        home, state = self._home.loop, self._state
+        if home is None or home is not get_running_loop():
             raise self._home.stranger() or self._closed()
-        if not self._idle:
+        slot = state.candidate(rank, wanted)
+        if slot is None:
             return None
-        slot = self._idle[-1]
         if slot.con.is_closed() or (now - slot.idle_since >= _QUIET and not self._is_quiet(slot, now)):
+            self._is_doubtful = True
             return None
-        found = self._state.take(rank, now)
-        if found is not None:
-            counters = self._counters[rank]
-            counters.acquired_total += 1
-            counters.wait.record_zero()
-        return found
-
-    async def obtain(self, rank: int, since: float, deadline: float | None, *, is_named: bool = False) -> Slot:
-        """
-        Return a slot, waiting for it if need be: `acquire` for whom needs no lease. `since` is when it was asked for.
-        """
+        state.occupy(slot, rank, now)
         counters = self._counters[rank]
+        counters.acquired_total += 1
+        counters.wait.record_zero()
+        return slot
+
+    # Written out, because every call less is felt in how many hand-offs a second there can be.
+    async def obtain(
+        self,
+        rank: int,
+        since: float,
+        deadline: float | None,
+        *,
+        is_named: bool = False,
+        wanted: Need = None,
+    ) -> Slot:
+        """
+        Return a slot, waiting for it if need be: called right after `take` gave none, with nothing in between. `since`
+        is when it was asked for.
+        """
+        state = self._state
         now = since
         while True:
-            home = self._home.loop
-            if home is None or home is not asyncio.get_running_loop():
-                raise self._home.stranger() or self._closed()
-            slot = self._state.take(rank, now)
-            has_waited = slot is None
+            waiter: Waiter | None = None
+            slot = state.take(rank, now, wanted) if self._is_doubtful else None
+            self._is_doubtful = False
             if slot is None:
-                slot = await self._wait(rank, since, now, deadline, is_named)
+                waiter = self._join(rank, since, now, deadline, is_named)
+                waiter.wanted = wanted
+                try:
+                    await waiter.signal
+                except asyncio.CancelledError:
+                    self._apply(state.withdraw(waiter, self._now()))
+                    raise
+                finally:
+                    if deadline is not None:
+                        self._deadlines.discard(waiter, deadline)
+                    if waiter.holding is not None:
+                        waiter.holding.waiter = None
+                slot = waiter.slot
+                if slot is None or slot.state is not _ACQUIRED:
+                    raise self._refusal(waiter)
                 now = self._now()
             if slot.con.is_closed():
                 self._keeper.drop(slot)
-            elif has_waited or now - slot.idle_since < _QUIET or await self._is_alive(slot, now, deadline):
+            elif (
+                (waiter is not None and not waiter.was_idle)
+                or now - slot.idle_since < _QUIET
+                or await self._is_alive(slot, now, deadline)
+            ):
+                counters = self._counters[rank]
                 counters.wait.record(now - since)
                 counters.acquired_total += 1
                 return slot
             now = self._now()
+            self._is_doubtful = True
 
     def put(self, slot: Slot, now: float) -> None:
         """
@@ -268,16 +306,18 @@ class Pool(Operations):
         waiter = self._state.hand_over(slot, now)
         if waiter is not None:
             waiter.signal.set_result(None)
-            if self._is_checked:
-                self._state.check()
         else:
-            self._apply(self._state.release(slot, now))
+            actions = self._state.release(slot, now)
+            if actions or self._state.is_closing:
+                self._apply(actions)
+        if self._is_checked:
+            self._state.check()
 
     def hold(self, lease: Lease) -> None:
         """
         Say that the running task's code holds a lease for a while, so that it is watched. Single statements need not.
         """
-        self._custody.hold(lease)
+        self._custody.hold(lease, self._home.loop)
 
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
@@ -374,6 +414,12 @@ class Pool(Operations):
         """
         return self._state.count(State.IDLE)
 
+    def waits(self, bounds: Sequence[float]) -> dict[QueryPriority, Distribution]:
+        """
+        Return how long callers waited for their connection, by lane.
+        """
+        return {lane: counters.wait.cumulative(bounds) for lane, counters in zip(LANES, self._counters, strict=True)}
+
     def snapshot(self) -> PoolSnapshot:
         """
         Return the pool's figures at this moment.
@@ -413,39 +459,38 @@ class Pool(Operations):
         """
         return now - slot.idle_since < _SILENT and not slot.probe()
 
-    async def _wait(self, rank: int, since: float, now: float, deadline: float | None, is_named: bool) -> Slot:  # noqa: C901, FBT001
-        state = self._state
+    def _join(self, rank: int, since: float, now: float, deadline: float | None, is_named: bool) -> Waiter:  # noqa: FBT001
+        """
+        Queue the running task, unless its time is over or the queue is full.
+        """
+        state, loop = self._state, self._home.loop
+        if loop is None:
+            raise self._closed()
         if deadline is not None and deadline <= now:
             raise self._timed_out(rank, since)
         if state.lanes.is_queue_full(rank):
             raise self._overloaded(rank)
-        holding = self._custody.asks(rank) if self._custody.holdings else None
-        signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(rank, since, deadline, signal)
+        holding = self._custody.asks(rank) if self._custody.holdings.by_task else None
+        waiter = Waiter(rank, since, deadline, loop.create_future())
         waiter.may_be_shed = is_named or self._sheds_unset
         if holding is not None:
-            holding.waiter = waiter
-        self._apply(state.wait(waiter, now))
+            holding.waiter, waiter.holding = waiter, holding
+        actions = state.wait(waiter, now)
+        if actions or self._is_checked:
+            self._apply(actions)
         if deadline is not None and self._deadlines.add(waiter, deadline):
             self._arm_deadlines()
-        try:
-            await signal
-        except asyncio.CancelledError:
-            self._apply(state.withdraw(waiter, self._now()))
-            raise
-        finally:
-            if deadline is not None:
-                self._deadlines.discard(waiter, deadline)
-            if holding is not None:
-                holding.waiter = None
+        return waiter
+
+    def _refusal(self, waiter: Waiter) -> Exception:
+        """
+        Return why a waiter was woken without a connection.
+        """
         if waiter.error is not None:
-            raise waiter.error
-        slot: Slot | None = waiter.slot
+            return waiter.error
         if waiter.is_shed:
-            raise self._overloaded(rank)
-        if slot is None or slot.state is not State.ACQUIRED:
-            raise self._timed_out(rank, since) if self._is_open else self._closed()
-        return slot
+            return self._overloaded(waiter.rank)
+        return self._timed_out(waiter.rank, waiter.since) if self._is_open else self._closed()
 
     def _timed_out(self, rank: int, since: float) -> PoolTimeout:
         self._counters[rank].timeouts += 1

@@ -6,7 +6,7 @@ from enum import IntEnum
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from magnus.session import SessionLimit
+from magnus.session import Need, SessionLimit
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,26 +76,31 @@ _numbers: Final = count(1)
 
 class Watch:
     """
-    What runs on one connection: whose task, until when (seconds); `task` is None while nothing does.
+    What runs on one connection: whose task, until when (seconds); `task` is None while nothing does. `cut` ends what
+    must not be cancelled.
     """
 
-    __slots__ = ("cancelling", "deadline", "is_swept", "task")
+    __slots__ = ("cancelling", "cut", "deadline", "is_swept", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
         self.deadline = 0.0
         self.cancelling = 0
         self.is_swept = False
+        self.cut: Callable[[], None] | None = None
 
     def leave(self) -> bool:
         """
         The statement has ended. Says whether the sweep, and nobody else, cancelled it; that cancellation is taken back.
         """
         task, self.task = self.task, None
-        if task is None or not self.is_swept:
+        if task is None:
+            return False
+        cut, self.cut = self.cut, None
+        if not self.is_swept:
             return False
         self.is_swept = False
-        return task.uncancel() <= self.cancelling
+        return cut is None and task.uncancel() <= self.cancelling
 
 
 class Slot:
@@ -103,12 +108,12 @@ class Slot:
     One slot, the `number`th of the process. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the
     holder's lane while acquired, `handed_at` when it was handed to a holder that had waited, and None for one that had
     not. It last gave a sign of life at `heard_at`; `patience` is the share of the keepalive interval after which it is
-    asked for another.
+    asked for another. While idle it is `filed` under the limit that its session has.
     """
 
     __slots__ = (
-        "con", "expires", "generation", "handed_at", "heard_at", "idle_since", "is_dead", "number", "patience", "probe",
-        "rank", "session", "state", "watch",
+        "con", "expires", "filed", "generation", "handed_at", "heard_at", "idle_since", "is_dead", "number", "patience",
+        "probe", "rank", "session", "state", "watch",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
@@ -125,6 +130,7 @@ class Slot:
         self.con: Any = None
         self.probe: Callable[[], bool] = bool
         self.session = SessionLimit()
+        self.filed: Need = None
         self.watch = Watch()
 
 

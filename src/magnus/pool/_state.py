@@ -23,7 +23,7 @@ Invariants, after every event (`check`):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from magnus.pool._lanes import Lanes
 from magnus.pool._limits import Limits, probe_delay
@@ -44,9 +44,14 @@ from magnus.pool._slots import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from magnus.pool._lanes import Waiter
+    from magnus.session import Need
+
+_IDLE: Final = State.IDLE  # an attribute of an enum costs more than what is done with it
+_ACQUIRED: Final = State.ACQUIRED
+_KINDS: Final = 16  # limits that are remembered although no idle session has them
 
 
 class PoolState:
@@ -55,7 +60,7 @@ class PoolState:
     """
 
     __slots__ = (
-        "_count", "_failures", "_idle", "_limits", "_next_expiry", "_retry_at", "_uniform", "_window",
+        "_count", "_failures", "_idle", "_idle_by", "_limits", "_next_expiry", "_retry_at", "_uniform", "_window",
         "connect_failures", "connects", "discarded", "floor", "full_since", "generation", "is_closing", "lanes",
         "last_handoff", "slots",
     )  # fmt: skip
@@ -65,7 +70,8 @@ class PoolState:
         self._uniform = uniform
         self.lanes = Lanes(limits.lanes())
         self.slots: set[Slot] = set()
-        self._idle: list[Slot] = []  # the last one is used first: the rest may shrink away
+        self._idle: dict[Slot, None] = {}  # in order; the last one is used first: the rest may shrink away
+        self._idle_by: dict[Need, dict[Slot, None]] = {}  # the same, by the limit that their session has
         self._count = [0] * len(State)
         self.floor = limits.min_size
         self.generation = 0
@@ -103,25 +109,41 @@ class PoolState:
 
     @property
     def idle_slots(self) -> Sequence[Slot]:
-        return self._idle
+        return list(self._idle)
 
     # --- events from callers
 
-    def take(self, rank: int, now: float) -> Slot | None:
+    def candidate(self, rank: int, wanted: Need = None) -> Slot | None:
         """
-        A caller arrives: give it an idle slot, or None, when it has to `wait`.
+        Return the idle slot that a caller would be given: one whose session has the `wanted` limit if there is one,
+        the one used last in either case. None: it has to `wait`.
         """
         if not self._idle or not self.lanes.can_enter(rank):
             return None
-        slot = self._idle.pop()
+        return next(reversed(self._idle_by.get(wanted) or self._idle))
+
+    def occupy(self, slot: Slot, rank: int, now: float) -> None:
+        """
+        A caller takes its `candidate`.
+        """
+        del self._idle[slot]
+        del self._idle_by[slot.filed][slot]
         # The hottest edges of `TABLE` are written out: IDLE, TAKEN here, and ACQUIRED, RETURNED in `_place`.
-        slot.state = State.ACQUIRED
-        self._count[State.IDLE] -= 1
-        self._count[State.ACQUIRED] += 1
+        slot.state = _ACQUIRED
+        self._count[_IDLE] -= 1
+        self._count[_ACQUIRED] += 1
         self.lanes.enter(rank)
         slot.rank = rank
         self.last_handoff = now
         self.full_since = None
+
+    def take(self, rank: int, now: float, wanted: Need = None) -> Slot | None:
+        """
+        A caller arrives: give it an idle slot, or None, when it has to `wait`.
+        """
+        slot = self.candidate(rank, wanted)
+        if slot is not None:
+            self.occupy(slot, rank, now)
         return slot
 
     def wait(self, waiter: Waiter, now: float) -> Actions:
@@ -150,9 +172,9 @@ class PoolState:
 
         None: nothing was changed, and `release` decides.
         """
-        if not self.lanes.total_waiting or slot.state is not State.ACQUIRED or slot.is_dead:
+        if not self.lanes.total_waiting or slot.state is not _ACQUIRED or slot.is_dead:
             return None
-        if self._is_suspect(slot, now):
+        if now >= slot.expires or slot.generation != self.generation or self.is_closing:  # as in `_is_suspect`
             return None
         waiter = self.lanes.successor(slot.rank, now)
         if waiter is not None:
@@ -165,7 +187,7 @@ class PoolState:
         """
         A holder returns a slot whose connection is fit for the next caller.
         """
-        if slot.state is not State.ACQUIRED:
+        if slot.state is not _ACQUIRED:
             if slot.state is State.GONE:
                 return []
             raise IllegalEvent(f"release of a slot that is {slot.state.name}")
@@ -250,7 +272,7 @@ class PoolState:
         slot.is_dead = True
         if was is not State.IDLE:
             return []
-        self._idle.remove(slot)
+        self._take_out(slot)
         self.discarded += 1
         return self._plan(now)
 
@@ -333,15 +355,24 @@ class PoolState:
             actions += map(Expire, expired)
         self.full_since = None
         if waiter is None:
-            if slot.state is State.ACQUIRED:
-                slot.state = State.IDLE
-                self._count[State.ACQUIRED] -= 1
-                self._count[State.IDLE] += 1
+            if slot.state is _ACQUIRED:
+                slot.state = _IDLE
+                self._count[_ACQUIRED] -= 1
+                self._count[_IDLE] += 1
             else:
                 self._move(slot, Event.OPENED)
             slot.idle_since = now
-            self._idle.append(slot)
+            self._file(slot)
             return actions
+        better = self._idle_by.get(waiter.wanted) if slot.session.present != waiter.wanted else None
+        if better and slot.state is State.ACQUIRED:
+            # An idle session has the limit already: the two change places, and a round trip is saved.
+            waiter.was_idle = True
+            self._move(slot, Event.RETURNED)
+            slot.idle_since = now
+            self._file(slot)
+            slot = next(reversed(better))
+            self._take_out(slot)
         self._move(slot, Event.TAKEN)
         slot.rank = waiter.rank
         slot.handed_at = now
@@ -357,7 +388,9 @@ class PoolState:
         actions: Actions = []
         expired: list[Waiter] = []
         while self._idle and (waiter := self.lanes.next(now, expired)) is not None:
-            slot = self._idle.pop()
+            slot = next(reversed(self._idle_by.get(waiter.wanted) or self._idle))
+            self._take_out(slot)
+            waiter.was_idle = True
             self._move(slot, Event.TAKEN)
             slot.rank = waiter.rank
             slot.handed_at = now
@@ -408,8 +441,34 @@ class PoolState:
 
     def _retire(self, slot: Slot) -> Action:
         self._move(slot, Event.RETIRED)
-        self._idle.remove(slot)
+        self._take_out(slot)
         return Close(slot)
+
+    def _file(self, slot: Slot) -> None:
+        """
+        Put a slot that became idle where it is found.
+        """
+        self._idle[slot] = None
+        slot.filed = filed = slot.session.present
+        same = self._idle_by.get(filed)
+        if same is None:
+            if len(self._idle_by) >= _KINDS:
+                self._idle_by = {limit: slots for limit, slots in self._idle_by.items() if slots}
+            same = self._idle_by[filed] = {}
+        same[slot] = None
+
+    def _list_idle(self, slots: Iterable[Slot]) -> None:
+        """
+        List the idle slots anew, those first that were used longest ago.
+        """
+        ordered = sorted(slots, key=_since)
+        self._idle, self._idle_by = {}, {}
+        for slot in ordered:
+            self._file(slot)
+
+    def _take_out(self, slot: Slot) -> None:
+        del self._idle[slot]
+        del self._idle_by[slot.filed][slot]
 
     def check(self) -> None:
         """
@@ -423,6 +482,9 @@ class PoolState:
         assert len(self.slots) <= self._size_allowed(), f"{len(self.slots)} slots"
         assert len(self._idle) == self._count[State.IDLE], "the idle list is not the idle slots"
         assert all(slot.state is State.IDLE for slot in self._idle), "an idle slot is not idle"
+        filed = [slot for slots in self._idle_by.values() for slot in slots]
+        assert len(filed) == len(self._idle), "the idle slots are not those filed by limit"
+        assert set(filed) == set(self._idle), "the idle slots are not those filed by limit"
         self.lanes.check()
         held = self.lanes.total_used
         assert held == self._count[State.ACQUIRED], f"lanes hold {held}, acquired {self._count[State.ACQUIRED]}"
@@ -430,3 +492,7 @@ class PoolState:
 
     def _size_allowed(self) -> int:
         return self._limits.max_size
+
+
+def _since(slot: Slot) -> float:
+    return slot.idle_since

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from magnus.lanes import QueryPriority
 
 _SUB_BITS: Final = 4  # 16 steps to each power of two: a percentile is at most 1/16 above the truth
@@ -14,16 +16,35 @@ _BATCH: Final = 256
 _BUCKETS: Final = 640  # up to 2**43 microseconds
 
 
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """
+    A histogram with bounds of somebody's choice, at one moment.
+
+    Attributes:
+        bounds: Ascending, in seconds.
+        counts: Durations of at most each bound; cumulative.
+        total: All durations.
+        seconds: Their sum.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total: int
+    seconds: float
+
+
 class Histogram:
     """
     Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
     """
 
-    __slots__ = ("_counts", "_fresh", "_total")
+    __slots__ = ("_counts", "_fresh", "_seconds", "_total")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self._fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
+        self._seconds = 0.0
         self._total = 0
 
     @property
@@ -52,14 +73,26 @@ class Histogram:
         counts = self._counts
         for seconds in self._fresh:
             micros = int(seconds * 1e6)
-            if micros < _SUB:
-                index = max(micros, 0)
-            else:
-                shift = micros.bit_length() - _SUB_BITS - 1
-                index = min((shift << _SUB_BITS) + (micros >> shift), _BUCKETS - 1)
-            counts[index] += 1
+            counts[_SHORT[micros] if 0 <= micros < _LONG else _bucket(micros)] += 1
         self._total += len(self._fresh)
+        self._seconds += sum(self._fresh)
         self._fresh.clear()
+
+    def cumulative(self, bounds: Sequence[float]) -> Distribution:
+        """
+        Return how many durations were at most each of `bounds` (ascending seconds), and all of them together.
+
+        A bound inside one of this histogram's buckets (1/16 wide) has all of the bucket below it.
+        """
+        self._digest()
+        found: list[int] = []
+        seen, index = 0, 0
+        for bound in bounds:
+            while index < _BUCKETS and _lower(index) / 1e6 <= bound:
+                seen += self._counts[index]
+                index += 1
+            found.append(seen)
+        return Distribution(tuple(bounds), tuple(found), self._total, self._seconds)
 
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
         """
@@ -77,6 +110,21 @@ class Histogram:
                 seen += self._counts[index]
             found.append(_upper(index) / 1e6)
         return tuple(found)
+
+
+def _lower(index: int) -> int:
+    return _upper(index - 1) + 1 if index else 0
+
+
+def _bucket(micros: int) -> int:
+    if micros < _SUB:
+        return max(micros, 0)
+    shift = micros.bit_length() - _SUB_BITS - 1
+    return min((shift << _SUB_BITS) + (micros >> shift), _BUCKETS - 1)
+
+
+_LONG: Final = 1 << 13
+_SHORT: Final = tuple(map(_bucket, range(_LONG)))  # most are short, and looking up is cheaper than computing
 
 
 def _upper(index: int) -> int:

@@ -17,11 +17,12 @@ import asyncpg
 from magnus import _driver
 from magnus._effects import NO_RESET
 from magnus.config import DatabaseConfig
-from magnus.observe import ConnectFailed
+from magnus.observe import ConnectFailed, SlowLogEventsOnly, SlowLogLeftOut, SlowQuery
 from magnus.pool._asyncpg import LANE, Opener, check_classes, check_sizes, flat_limits
 from magnus.pool._one_shot import OneShots
 from magnus.pool._pool import Pool as Core
 from magnus.pool._proxy import PoolAcquireContext, PoolConnectionProxy
+from magnus.pool._watched import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -56,6 +57,7 @@ def create_pool(
     loop: asyncio.AbstractEventLoop | None = None,
     connection_class: type[Any] = asyncpg.Connection,
     record_class: type[Any] = asyncpg.Record,
+    slow_query_threshold: float | None = None,
     **connect_kwargs: Any,
 ) -> Pool:
     """
@@ -75,6 +77,8 @@ def create_pool(
         loop: The running event loop, if given.
         connection_class: What connections are made of.
         record_class: What rows are made of.
+        slow_query_threshold: Seconds; statements that take longer are kept in the table `slow_query_log`, through a
+            connection beside the pool. None, as for the driver's pool: nothing is timed.
         connect_kwargs: See `dsn`.
 
     Raises:
@@ -95,6 +99,7 @@ def create_pool(
         loop=loop,
         connection_class=connection_class,
         record_class=record_class,
+        slow_query_threshold=slow_query_threshold,
         **connect_kwargs,
     )
 
@@ -127,6 +132,7 @@ class Pool(OneShots):
         loop: asyncio.AbstractEventLoop | None = None,
         connection_class: type[Any] = asyncpg.Connection,
         record_class: type[Any] = asyncpg.Record,
+        slow_query_threshold: float | None = None,
         **connect_kwargs: Any,
     ) -> None:
         self._init_size = min_size if init_size is None else init_size
@@ -151,6 +157,10 @@ class Pool(OneShots):
             opener=self._opener,
             is_telling=True,
         )
+        self._watch: Watch | None = None
+        if slow_query_threshold is not None:
+            settings = connect_kwargs.get("server_settings") or {}
+            self._watch = Watch(slow_query_threshold, settings=settings, notify=_report, connect=self._opener.beside)
         self._out: set[PoolConnectionProxy] = set()
         self._is_initialized = False
         self._is_initializing = False
@@ -185,6 +195,8 @@ class Pool(OneShots):
             if await self._core.warmup(self._init_size) < self._init_size:
                 raise self._opener.last_error or asyncpg.InterfaceError("pool was closed while it was initialized")
             is_ready = True
+            if self._watch is not None:
+                self._watch.log.start()
         finally:
             self._is_initializing = False
             self._is_initialized = True
@@ -212,6 +224,8 @@ class Pool(OneShots):
             await self._core.close(None)
         finally:
             warning.cancel()
+            if self._watch is not None:
+                await self._watch.log.close()
             self._is_closed = True
             self._is_closing = False
             self._lose_all()
@@ -304,7 +318,8 @@ class Pool(OneShots):
         except _driver.PoolClosed:
             self._check_open()
             raise
-        connection = PoolConnectionProxy(self, lease, timeout)
+        make = PoolConnectionProxy if self._watch is None else self._watch.proxy
+        connection = make(self, lease, timeout)
         self._out.add(connection)
         if self._setup is not None:
             await self._set_up(connection, self._setup, deadline)
@@ -428,6 +443,8 @@ class Pool(OneShots):
 
 
 def _report(event: Event) -> None:
+    if isinstance(event, SlowQuery | SlowLogEventsOnly | SlowLogLeftOut):
+        _LOG.warning("%s %s", event.name, event.fields())
     if isinstance(event, ConnectFailed) and event.failures == 1:  # the beginning of an outage, not every attempt
         _LOG.warning("the pool cannot open a connection (%s, %s); it goes on trying", event.reason, event.error_type)
 

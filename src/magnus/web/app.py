@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from magnus import health, logs
@@ -13,6 +14,7 @@ from magnus.config import DatabaseConfig
 from magnus.database import Database, set_database
 from magnus.observe import HealthCheckRecovered
 from magnus.web.health import health_router
+from magnus.web.metrics import metrics_router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from fastapi import APIRouter, FastAPI
 
     from magnus.observe import Event, Observer
+    from magnus.web.dashboard import Recorder, Server
 
     Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
@@ -44,6 +47,7 @@ class Magnus:
             self._observers += (logs.log_events(),)
         self._database: Database | None = None
         self._is_draining = False
+        self._watching: list[tuple[Recorder, Server]] = []
         self.router: APIRouter = health_router(self.report, self.stats)
 
     @property
@@ -67,6 +71,43 @@ class Magnus:
 
     def stats(self) -> dict[str, Any]:
         return self.database.get_stats()
+
+    @cached_property
+    def metrics(self) -> APIRouter:
+        """
+        The route `GET /metrics` for Prometheus: `app.include_router(magnus.metrics)`. Needs the extra `prometheus`.
+
+        Raises:
+            ConfigError: prometheus_client is not installed.
+        """
+        from magnus.metrics import DatabaseCollector, EventCounts, Exposition, registry_of
+
+        events = EventCounts()
+        self._observers += (events,)
+        if self._database is not None:
+            self._database.add_observer(events)
+        return metrics_router(Exposition(registry_of(DatabaseCollector(lambda: self.database, events))).render)
+
+    def dashboard(self, *, token: str | None = None, title: str = "Magnus") -> APIRouter:
+        """
+        Return the dashboard: `app.include_router(magnus.dashboard(token=…), prefix="/dashboard")`, before it starts.
+
+        It is read only and shows statements, sessions and events of everybody. Without a `token` (which the page asks
+        for) only requests of this machine to its own loopback address are answered.
+
+        Raises:
+            ConfigError: the token is too short to be one.
+        """
+        from magnus.web.dashboard import Recorder, Server, Service, checked_token, dashboard_router
+
+        recorder = Recorder(lambda: self.database)
+        server = Server(lambda: self.database.config)
+        self._observers += (recorder,)
+        if self._database is not None:
+            self._database.add_observer(recorder)
+        self._watching.append((recorder, server))
+        source = Service(recorder, self.stats, self.report, server, title)
+        return dashboard_router(source, token=checked_token(token))
 
     def begin_drain(self) -> None:
         """
@@ -104,11 +145,15 @@ class Magnus:
         set_database(db)
         rewarming = _Rewarming(db, self._warmup)
         db.add_observer(rewarming)
+        recording = [asyncio.get_running_loop().create_task(recorder.run()) for recorder, _ in self._watching]
         try:
             await db.warmup_pool(self._warmup)
             yield
         finally:
             self.begin_drain()
+            for task in recording:
+                task.cancel()
+            await asyncio.gather(*recording, *(server.close() for _, server in self._watching), return_exceptions=True)
             set_database(None)
             self._database = None
             await rewarming.stop()

@@ -6,11 +6,12 @@ import asyncio
 import json
 import re
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 
-from magnus import logs
+from magnus import _context
 from magnus.errors import ConfigError
 from magnus.web.problems import PROBLEM_JSON, TYPE_BASE, Problem, problem_document
 from magnus.web.refusals import RefusalLog
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 REQUEST_ID_HEADER: Final = "x-request-id"
 HEALTH_ROUTES: Final = ("/health/liveness", "/health/readiness", "/health/stats")
+_PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -30,7 +32,7 @@ class RequestIdMiddleware:
     Give every request an id: the caller's `X-Request-ID` when it is sane, else a new one.
 
     It is returned in the response, kept as `request.state.request_id`, and bound for the log lines of everything that
-    the request starts.
+    the request starts; the slow-query log shows it too, with the route.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -48,11 +50,31 @@ class RequestIdMiddleware:
                 MutableHeaders(scope=message).setdefault(REQUEST_ID_HEADER, found)
             await send(message)
 
-        token = logs.request_id.set(found)
+        token = _context.request_id.set(found)
+        route = _context.route.set(partial(route_of, scope))
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            logs.request_id.reset(token)
+            _context.route.reset(route)
+            _context.request_id.reset(token)
+
+
+def route_of(scope: Scope) -> str | None:
+    """
+    Return method and path of the route that serves a request, parameters by name: "GET /api/accounts/{id}".
+
+    None before the route is found, and where there is none.
+    """
+    template = getattr(scope.get("route"), "path", None)
+    if not isinstance(template, str):
+        return None
+    rest = {name: str(value) for name, value in scope.get("path_params", {}).items()}
+    filled = _PARAMETER.sub(lambda found: rest.pop(found[1], found[0]), template)
+    path = scope["path"]
+    before = path.removesuffix(filled) if path.endswith(filled) else ""
+    for name, value in rest.items():  # those of routers around the route's own
+        before = f"{before}/".replace(f"/{value}/", f"/{{{name}}}/").removesuffix("/")
+    return f"{scope.get('method', 'WEBSOCKET')} {before}{template}"
 
 
 def accepted_request_id(offered: str | None) -> str:
@@ -145,7 +167,7 @@ class _Refusal:
         self._body = document.encode()
 
     async def __call__(self, send: Send) -> None:
-        body, request_id = self._body, logs.request_id.get()
+        body, request_id = self._body, _context.request_id.get()
         if request_id is not None:
             body = body[:-1] + b', "request_id": ' + json.dumps(request_id).encode() + b"}"
         headers = [*_HEADERS, (b"content-length", b"%d" % len(body))]

@@ -18,7 +18,17 @@ from starlette.responses import Response
 
 from magnus import logs
 from magnus._driver import is_connection_lost
-from magnus.errors import ConnectError, OutcomeUnknown, Overloaded, PoolError, PoolTimeout, QueryTimeout
+from magnus.errors import (
+    AlreadyExecuted,
+    ConnectError,
+    InProgress,
+    KeyReused,
+    OutcomeUnknown,
+    Overloaded,
+    PoolError,
+    PoolTimeout,
+    QueryTimeout,
+)
 from magnus.web.refusals import RefusalLog
 
 if TYPE_CHECKING:
@@ -43,6 +53,9 @@ TITLES: Final[Mapping[str, str]] = MappingProxyType({
     "conflict": "The transaction met a concurrent one",
     "query-timeout": "The query took too long",
     "outcome-unknown": "It is not known whether the change was stored",
+    "idempotency-key-reused": "The key belongs to another request",
+    "in-progress": "The same request is being carried out",
+    "already-executed": "The request was carried out before",
     "invalid-request": "The request is not valid",
     "internal-error": "The service failed",
 })
@@ -133,6 +146,8 @@ def problem_of(error: Exception, *, is_safe: bool) -> Problem | None:
             found = _query_timeout(error.priority, error.timeout)
         case OutcomeUnknown():
             found = _outcome_unknown()
+        case KeyReused() | InProgress() | AlreadyExecuted():
+            found = _of_key(error)
         case ConnectError() | PoolError():  # a PoolTimeout too, when no server could be reached
             found = _unavailable()
         case _ if is_connection_lost(error):
@@ -140,6 +155,20 @@ def problem_of(error: Exception, *, is_safe: bool) -> Problem | None:
         case asyncpg.PostgresError():
             found = _refused_by_server(str(error.sqlstate))
     return found
+
+
+def _of_key(error: KeyReused | InProgress | AlreadyExecuted) -> Problem:
+    match error:
+        case InProgress():
+            after = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+            detail = "Repeat it with the same Idempotency-Key to get its answer."
+            return Problem(409, type="in-progress", detail=detail, headers=after)
+        case AlreadyExecuted():
+            detail = "Its answer is not kept any more; nothing was done now."
+            made = {} if error.reference is None else {"reference": error.reference}
+            return Problem(409, type="already-executed", detail=detail, extensions=made)
+    detail = "Nothing was done. Use a new Idempotency-Key for a new request."
+    return Problem(422, type="idempotency-key-reused", detail=detail)
 
 
 def _refused_by_server(sqlstate: str) -> Problem | None:
@@ -233,6 +262,9 @@ _LAYER_ERRORS: Final = (
     ConnectError,
     QueryTimeout,
     OutcomeUnknown,
+    KeyReused,
+    InProgress,
+    AlreadyExecuted,
     ConnectionError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,

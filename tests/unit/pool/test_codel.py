@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from magnus import LaneSettings
 from magnus.lanes import LANES
 from magnus.pool import lane_table
 from magnus.pool._codel import Codel
@@ -36,13 +37,24 @@ def waiter(rank: int, since: float, deadline: float | None = None, *, may_be_she
     return found
 
 
-def standing(rank: int, *, may_be_shed: bool = True, **table) -> list[Waiter]:
+def lanes_of(*, is_eager: bool, targets=TARGETS) -> Lanes:
     """
-    Serve one waiter a second, each of whom has waited five, for thirty seconds; return those that were shed.
+    The lanes of ten slots; eager ones have a target of their own.
     """
-    lanes = Lanes(lane_table(10, **({"wait_targets": TARGETS} | table)))
+    own = {lane: LaneSettings(wait_target=target) for lane, target in targets.items()} if is_eager else {}
+    return Lanes(lane_table(10, wait_targets=targets, settings=own))
+
+
+def standing(
+    lanes: Lanes, rank: int, *, apart: float = 1.0, patience: float | None = None, may_be_shed: bool = True
+) -> list[Waiter]:
+    """
+    Serve one waiter a second, the first of whom has waited five, for thirty seconds; return those that were shed.
+    """
     for number in range(200):
-        lanes.join(waiter(rank, -5.0 + number, may_be_shed=may_be_shed))
+        since = -5.0 + number * apart
+        deadline = None if patience is None else since + patience
+        lanes.join(waiter(rank, since, deadline, may_be_shed=may_be_shed))
     shed: list[Waiter] = []
     for second in range(30):
         found = lanes.next(float(second), shed)
@@ -51,78 +63,137 @@ def standing(rank: int, *, may_be_shed: bool = True, **table) -> list[Waiter]:
     return shed
 
 
+def looks(codel: Codel, since: float, now: float, *, deadline=None, behind: int = 1) -> bool:
+    """
+    Look at the one whose turn it is, and judge it.
+    """
+    codel.look(since, now, is_last=not behind)
+    return codel.is_shed(since, deadline, now, behind=behind, left=None)
+
+
 @pytest.mark.parametrize("rank", [NORMAL, LOW, BACKGROUND])
-def test_a_queue_that_stands_is_cut(rank):
+def test_a_queue_that_stands_is_cut_where_a_longer_wait_is_worthless(rank):
     """Only after an interval, and only those that waited more than twice the target; they know that they were shed."""
-    shed = standing(rank)
+    shed = standing(lanes_of(is_eager=True), rank)
 
     assert shed
     assert all(each.is_shed for each in shed)
     assert min(each.since for each in shed) >= 4.0
 
 
+@pytest.mark.parametrize("rank", [NORMAL, LOW, BACKGROUND])
+def test_a_queue_that_stands_is_cut_when_its_newest_would_come_too_late(rank):
+    """200 wait and one a second is served: who has 100 s is lost, so the oldest make room, but no more than needed."""
+    lanes = lanes_of(is_eager=False)
+
+    shed = standing(lanes, rank, apart=0.0, patience=100.0)
+
+    assert shed
+    assert all(each.is_shed for each in shed)
+    assert 60 < lanes.waiting(rank) < 80
+
+
+@pytest.mark.parametrize("patience", [None, 1000.0])
+def test_a_queue_that_stands_is_let_be_when_all_will_be_served(patience):
+    """However long it stands: saturation alone is no reason to refuse anybody."""
+    assert standing(lanes_of(is_eager=False), LOW, apart=0.0, patience=patience) == []
+
+
+def test_one_impatient_waiter_costs_nobody_a_place():
+    """The newest has a second, all before it have hours."""
+    lanes = lanes_of(is_eager=False)
+    for second in range(200):
+        lanes.join(waiter(LOW, float(second - 5), second + 10_000.0))
+    lanes.join(waiter(LOW, 194.5, 210.0))
+    shed: list[Waiter] = []
+
+    for second in range(195, 215):
+        found = lanes.next(float(second), shed)
+        assert found is not None
+        lanes.leave(found.rank)
+
+    assert shed == []
+
+
+def test_the_best_rate_of_late_counts():
+    """A server that stood still for an interval is taken to go on as before."""
+    lanes = lanes_of(is_eager=False)
+    for _ in range(1000):
+        lanes.join(waiter(LOW, 0.0, 200.0))
+    shed: list[Waiter] = []
+    turns = [second / 10 for second in range(50, 400)] + [60.0, 61.0, 62.0, 63.0]
+
+    for turn in turns:
+        found = lanes.next(turn, shed)
+        assert found is not None
+        lanes.leave(found.rank)
+
+    assert shed == []
+
+
 @pytest.mark.parametrize("rank", [CRITICAL, HIGH])
 def test_critical_and_high_are_never_shed(rank):
     """However long they stand."""
-    assert standing(rank) == []
+    assert standing(lanes_of(is_eager=True), rank, patience=100.0) == []
 
 
 def test_who_named_no_lane_is_not_shed():
     """The queue stands all the same."""
-    assert standing(NORMAL, may_be_shed=False) == []
+    assert standing(lanes_of(is_eager=True), NORMAL, patience=100.0, may_be_shed=False) == []
 
 
 def test_without_targets_nobody_is_shed():
     """Shedding that is switched off."""
-    assert standing(BACKGROUND, wait_targets={}) == []
+    assert standing(lanes_of(is_eager=True, targets={}), BACKGROUND, patience=100.0) == []
 
 
 def test_a_burst_is_served_to_its_end():
     """Long waits that end within an interval are no standing queue."""
-    codel = Codel(1.0)
+    codel = Codel(1.0, is_eager=True)
 
-    assert not any(codel.is_shed(0.0, None, second / 10, is_last=second == 90) for second in range(91))
+    assert not any(looks(codel, 0.0, second / 10, behind=90 - second) for second in range(91))
 
 
 def test_one_short_wait_in_an_interval_proves_that_the_queue_runs_empty():
     """The shortest wait counts, not the mean."""
-    codel = Codel(1.0)
+    codel = Codel(1.0, is_eager=True)
 
     for second in range(100):
         wait = 0.5 if second % 10 == 5 else 9.0
-        assert not codel.is_shed(second - wait, None, float(second), is_last=False)
+        assert not looks(codel, second - wait, float(second))
 
 
 def test_a_queue_that_runs_empty_is_not_standing():
     """Even if those that empty it waited long."""
-    codel = Codel(1.0)
+    codel = Codel(1.0, is_eager=True)
 
-    assert not any(codel.is_shed(now - 5.0, None, float(now), is_last=now % 9 == 0) for now in range(60))
+    assert not any(looks(codel, now - 5.0, float(now), behind=now % 9) for now in range(60))
 
 
 def test_what_was_long_ago_says_nothing_about_today():
     """A queue that stood yesterday does not shed this morning's first burst."""
-    codel = Codel(1.0)
+    codel = Codel(1.0, is_eager=True)
     for second in range(30):
-        codel.is_shed(second - 5.0, None, float(second), is_last=False)
+        looks(codel, second - 5.0, float(second))
     assert codel.is_overloaded
 
-    assert not codel.is_shed(5000.0, None, 5009.0, is_last=False)
+    assert not looks(codel, 5000.0, 5009.0)
     assert not codel.is_overloaded
 
 
 def test_the_last_in_the_queue_is_never_shed_for_its_wait():
     """Behind it nobody waits who would be served sooner."""
-    codel = Codel(1.0)
+    codel = Codel(1.0, is_eager=True)
     for second in range(30):
-        codel.is_shed(second - 5.0, None, float(second), is_last=False)
+        looks(codel, second - 5.0, float(second))
 
-    assert not codel.is_shed(25.0, None, 30.0, is_last=True)
+    assert not looks(codel, 25.0, 30.0, behind=0)
 
 
 def test_an_outage_sheds_nobody():
     """Waits begin anew when there is a server again."""
-    state = PoolState(Limits(0, 1, wait_targets=TARGETS), uniform=lambda low, _high: low)
+    own = {lane: LaneSettings(wait_target=1.0) for lane in TARGETS}
+    state = PoolState(Limits(0, 1, lane_settings=own, wait_targets=TARGETS), uniform=lambda low, _high: low)
     waiters = [waiter(NORMAL, 0.0) for _ in range(20)]
     actions = [action for each in waiters for action in state.wait(each, 0.0)]
     (connect,) = (action for action in actions if isinstance(action, Connect))
@@ -136,21 +207,32 @@ def test_an_outage_sheds_nobody():
     assert [action.waiter for action in actions if isinstance(action, HandOff)] == waiters
 
 
-def test_who_has_less_time_than_the_median_service_is_shed():
-    """Once enough services were seen; its answer would come too late."""
-    codel = Codel(1.0)
+def test_who_has_less_time_than_the_median_service_is_shed_first():
+    """Once enough services were seen; its answer would come too late. Only where the queue stands."""
+    codel = Codel(1.0, is_eager=True)
+    for _ in range(16):
+        codel.took(4.0)
+    assert not looks(codel, 0.0, 0.0, deadline=1.5)
+    for second in range(1, 30):
+        looks(codel, second - 1.5, float(second))
+
+    assert looks(codel, 28.5, 30.0, deadline=31.5)
+    assert not looks(codel, 28.5, 30.0, deadline=35.0)
+
+
+def test_a_median_of_few_services_is_not_believed():
+    """Fifteen are too few."""
+    codel = Codel(1.0, is_eager=True)
     for _ in range(15):
-        codel.took(2.0)
-    assert not codel.is_shed(0.0, 1.5, 0.0, is_last=True)
+        codel.took(4.0)
+    for second in range(30):
+        looks(codel, second - 1.5, float(second))
 
-    codel.took(2.0)
-
-    assert codel.is_shed(0.0, 1.5, 0.0, is_last=True)
-    assert not codel.is_shed(0.0, 2.5, 0.0, is_last=True)
+    assert not looks(codel, 28.5, 30.0, deadline=31.5)
 
 
 @given(st.lists(st.floats(0.01, 10.0), min_size=400, max_size=400), st.floats(0.1, 5.0))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_the_median_service_is_found(noise, median):
     """Near enough, whatever the outliers are."""
     codel = Codel(1.0)
@@ -179,7 +261,8 @@ class Shedding(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.lanes = Lanes(lane_table(4, wait_targets=TARGETS))
+        own = {LANES[LOW]: LaneSettings(wait_target=1.0)}  # which makes it eager
+        self.lanes = Lanes(lane_table(4, wait_targets=TARGETS, settings=own))
         self.queued: list[Waiter] = []
         self.held: list[int] = []
         self.floor = 0.0
@@ -210,6 +293,7 @@ class Shedding(RuleBasedStateMachine):
                 assert each.may_be_shed
                 assert each.rank >= NORMAL
                 assert self.now - max(each.since, self.floor) > 2.0
+                assert self.queued
         if found is not None:
             assert all(each.since >= found.since for each in self.queued if each.rank == found.rank)
             self.queued.remove(found)

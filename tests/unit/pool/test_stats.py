@@ -59,3 +59,23 @@ def test_counters_are_frozen_into_a_snapshot():
     assert (found.lane, found.acquired, found.waiting, found.cap) == (QueryPriority.LOW, 1, 3, 6)
     assert (found.acquired_total, found.timeouts, found.rejected) == (7, 2, 1)
     assert found.p50 == found.p99 == pytest.approx(0.5, rel=1 / 16)
+
+
+@given(st.lists(st.floats(0.0, 20.0), max_size=300), st.integers(0, 50))
+def test_a_distribution_counts_what_is_up_to_a_bound_and_a_little_more(durations, zeros):
+    """Never fewer than there are, never one that is more than a sixteenth above the bound; the sum is exact."""
+    bounds = (0.001, 0.01, 0.1, 1.0, 10.0)
+    histogram = Histogram()
+    for duration in durations:
+        histogram.record(duration)
+    for _ in range(zeros):
+        histogram.record_zero()
+
+    found = histogram.cumulative(bounds)
+
+    for bound, count in zip(bounds, found.counts, strict=True):
+        at_most = sum(int(duration * 1e6) <= bound * 1e6 for duration in durations) + zeros
+        nearly = sum(duration <= bound * 17 / 16 + 1e-6 for duration in durations) + zeros
+        assert at_most <= count <= nearly
+    assert found.total == len(durations) + zeros
+    assert found.seconds == pytest.approx(sum(durations))

@@ -19,7 +19,7 @@ from ava.cli.source import database
 from ava.config import Settings
 from ava.serving import listen, raise_file_limit
 from ava.tokens import demo_token
-from magnus import Database, logs
+from magnus import Database, insight, logs
 
 if TYPE_CHECKING:
     import socket
@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 
     from ava.cli.running import Signals
     from ava.serving import Serving
+    from magnus import DatabaseConfig
 
 _POLL: Final = 0.02
 _READY: Final = 200
+_FLUSH: Final = 0.1
+_FLUSHES: Final = 50
+_SLOWEST: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ async def demo(signals: Signals, environ: Mapping[str, str], options: Options) -
                 await apply_migrations(db)
                 await fill(db, LoadOptions(options.scale, options.seed))
             serving = make_serving(settings, config, sock)
-            return await _Demo(signals, serving, sock, options, began).run()
+            return await _Demo(signals, serving, sock, options, config=config, began=began).run()
 
 
 class _Demo:
@@ -72,11 +76,21 @@ class _Demo:
     two do not share an event loop.
     """
 
-    def __init__(self, signals: Signals, serving: Serving, sock: socket.socket, options: Options, began: float) -> None:
+    def __init__(
+        self,
+        signals: Signals,
+        serving: Serving,
+        sock: socket.socket,
+        options: Options,
+        *,
+        config: DatabaseConfig,
+        began: float,
+    ) -> None:
         self._signals = signals
         self._serving = serving
         self._url = url_of(sock)
         self._options = options
+        self._config = config
         self._began = began
         self._is_stopping = asyncio.Event()
 
@@ -107,12 +121,39 @@ class _Demo:
             render.line(f"first readiness 200 after {took:.1f} s, {ready['pool_size']} connections warm")
             code = await self._drive()
             if not self._is_stopping.is_set():
-                async with session.get("/api/health/stats") as response:
-                    stats: dict[str, Any] = await response.json()
+                stats = await self._stats(session)
                 render.show(render.stats_table(stats))
-                for text in hints(self._url, self._options.seed, is_stopping=self._options.is_once):
+                await self._show_slow()
+                lines = hints(
+                    self._url, self._options.seed, is_stopping=self._options.is_once, dsn=self._config.safe_dsn
+                )
+                for text in lines:
                     render.line(text, stderr=False)
         return code
+
+    async def _stats(self, session: aiohttp.ClientSession) -> dict[str, Any]:
+        """
+        Return the service's figures once its slow-query log has written what it holds, which takes half a second.
+        """
+        for _ in range(_FLUSHES):
+            async with session.get("/api/health/stats") as response:
+                found: dict[str, Any] = await response.json()
+            if not found.get("slow_log", {}).get("waiting"):
+                break
+            await asyncio.sleep(_FLUSH)
+        return found
+
+    async def _show_slow(self) -> None:
+        """
+        Show what the log holds of this run: which statements, from which routes and lines.
+        """
+        config = self._config.replace(min_pool_size=1, max_pool_size=1, slow_log="off")
+        try:
+            async with Database(config) as db, db.acquire() as con:
+                found = await insight.groups(con, since=time.monotonic() - self._began, limit=_SLOWEST)
+        except insight.Unavailable:  # nothing was slow, so there is no table
+            found = []
+        render.show(render.slow_table(found, config.slow_query_threshold))
 
     async def _until_ready(self, session: aiohttp.ClientSession, server: asyncio.Task[bool]) -> dict[str, Any] | None:
         """
@@ -152,7 +193,7 @@ class _Demo:
         return child.returncode or Exit.DONE
 
 
-def hints(url: str, seed: int, *, is_stopping: bool = False) -> list[str]:
+def hints(url: str, seed: int, *, is_stopping: bool = False, dsn: str = "") -> list[str]:
     """
     Return what a person can try now, each line ready to be pasted.
     """
@@ -162,6 +203,7 @@ def hints(url: str, seed: int, *, is_stopping: bool = False) -> list[str]:
         f"health     curl -i {url}/api/health/liveness",
         f"           curl -i {url}/api/health/readiness",
         f"figures    curl {url}/api/health/stats",
+        *([f"slow log   magnus -d '{dsn}' slow"] if dsn and not is_stopping else []),
         f"account 1  curl -H 'Authorization: Bearer {demo_token(seed, 1)}' {url}/api/positions",
     ]
     return lines if is_stopping else [*lines, "", "Serving on; Ctrl-C drains and stops."]

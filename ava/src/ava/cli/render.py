@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import RenderableType
 
     from ava.audit import AuditReport
     from ava.workload.tally import Figures, Result
+    from magnus.insight import Group as SlowGroup
 
 FORMAT_VERSION: Final = "1.0"
 _PLAIN_WIDTH: Final = 120
@@ -189,6 +190,32 @@ def stats_table(stats: Mapping[str, Any]) -> Group:
     if lanes:
         parts.append(_lanes_table(lanes))
     return Group(*parts)
+
+
+def slow_table(found: Sequence[SlowGroup], threshold: float) -> RenderableType:
+    """
+    Return the slow-query log's kinds of statements: how often, how long, and who ran them.
+    """
+    if not found:
+        return Text(f"no statement took longer than {threshold * 1000:g} ms")
+    table = _table(f"statements over {threshold * 1000:g} ms, from slow_query_log")
+    for name in ("count", "mean ms", "p95 ms"):
+        table.add_column(name, justify="right")
+    for name in ("route", "caller", "statement"):
+        table.add_column(name)
+    for group in found:
+        figures = (f"{group.occurrences:,}", f"{group.avg_ms:,.1f}", f"{group.p95_ms:,.1f}")
+        names = (group.route or "", _line_of(group.caller), group.signature or group.query)
+        table.add_row(*figures, *map(Text, names))
+    return table
+
+
+def _line_of(caller: str | None) -> str:
+    """
+    Return "module:line" of a caller, without its package.
+    """
+    module, _, rest = (caller or "").partition(":")
+    return f"{module.rpartition('.')[2]}:{rest.rpartition(':')[2]}" if rest else ""
 
 
 def _figures_table(title: str, figures: Mapping[str, Any], first: tuple[str, ...]) -> Table:

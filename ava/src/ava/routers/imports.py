@@ -90,7 +90,8 @@ async def limits_of(request: Request) -> Limits:
         **problem_responses(
             problem("unauthenticated", headers=CHALLENGE), problem("invalid-file"), problem("account-not-open"),
             problem("body-too-large"), problem("too-many-rows"), problem("unsupported-media-type"), 422,
-            problem("idempotency-key-reused"), problem("import-refused", **examples.IMPORT_REFUSED), 503,
+            problem("idempotency-key-reused"), problem("import-refused", **examples.IMPORT_REFUSED),
+            problems.IN_PROGRESS, problem("already-executed", trade_id=None), 503,
         ),
     },
 )  # fmt: skip

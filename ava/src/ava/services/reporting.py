@@ -1,6 +1,7 @@
 """Reads of one account: trades page by page, positions at the quote, the monthly report. It changes nothing.
 
-Each read is one statement in a read-only transaction that is bound to the account.
+Each read is one statement in a read-only transaction that is bound to the account, and is repeated when its connection
+was lost.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from asyncpg import Record
 
     from ava.services.rules import Side
-    from magnus import Database
+    from magnus import Database, Transaction
 
 BEGINNING: Final = datetime(1, 1, 2, tzinfo=UTC)
 END: Final = datetime(9999, 12, 30, tzinfo=UTC)
@@ -97,17 +98,9 @@ async def trades(
     Pages are stable: a trade booked meanwhile never moves another one to a different page.
     """
     begin = _begin(wanted, after)
-    async with db.transaction(readonly=True, settings=settings_of(account_id)) as tx:
-        rows = await tx.fetch(
-            statement("queries/trades"),
-            account_id,
-            begin.executed_at,
-            begin.trade_id,
-            BEGINNING if wanted.since is None else _clamped(wanted.since),
-            wanted.symbol,
-            wanted.side,
-            limit + 1,
-        )
+    since = BEGINNING if wanted.since is None else _clamped(wanted.since)
+    asked = (begin.executed_at, begin.trade_id, since, wanted.symbol, wanted.side, limit + 1)
+    rows = await _rows(db, account_id, "trades", *asked)
     found = [models.Trade.model_validate(dict(row)) for row in rows[:limit]]
     if len(rows) <= limit:
         return found, None
@@ -134,9 +127,8 @@ async def trade(db: Database, account_id: int, trade_id: int) -> models.Trade | 
     """
     Return one trade of the account, or None; also when it belongs to another.
     """
-    async with db.transaction(readonly=True, settings=settings_of(account_id)) as tx:
-        row = await tx.fetchrow(statement("queries/trade"), account_id, trade_id)
-    return None if row is None else models.Trade.model_validate(dict(row))
+    rows = await _rows(db, account_id, "trade", trade_id)
+    return models.Trade.model_validate(dict(rows[0])) if rows else None
 
 
 async def account(db: Database, account_id: int) -> models.Account:
@@ -208,9 +200,15 @@ def _month(day: date) -> datetime:
     return datetime(day.year, day.month, 1)  # noqa: DTZ001  # local to the account, the server adds the zone
 
 
+async def _rows(db: Database, account_id: int, name: str, *args: Any) -> Sequence[Record]:
+    async def read(tx: Transaction) -> Sequence[Record]:
+        return await tx.fetch(statement(f"queries/{name}"), account_id, *args)
+
+    return await db.run_in_transaction(read, readonly=True, settings=settings_of(account_id))
+
+
 async def _read(db: Database, account_id: int, name: str, *args: Any) -> Sequence[Record]:
-    async with db.transaction(readonly=True, settings=settings_of(account_id)) as tx:
-        rows: list[Record] = await tx.fetch(statement(f"queries/{name}"), account_id, *args)
+    rows = await _rows(db, account_id, name, *args)
     if not rows:
         raise AccountMissing
     return rows

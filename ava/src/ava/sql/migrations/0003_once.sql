@@ -43,6 +43,6 @@ grant insert on outbox to ava_account;
 grant select, delete on outbox to ava_operator;
 grant update (published_at) on outbox to ava_operator;
 alter table outbox enable row level security, force row level security;
-create policy own_account on outbox for insert to ava_account
-with check (account_id = (select nullif(current_setting('ava.account_id', true), '')::bigint));
+create policy own_account on outbox to ava_account
+using (account_id = (select nullif(current_setting('ava.account_id', true), '')::bigint));
 create policy every_account on outbox to ava_operator using (current_user = 'ava_operator');

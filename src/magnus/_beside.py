@@ -1,0 +1,89 @@
+"""Connections of the layer's own, beside the pool: how one is opened, and one for a single question.
+
+It knows no probe, no catalogue and no lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from magnus import _driver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from magnus._driver import Connect, Connection
+    from magnus.config import DatabaseConfig
+
+_ANSWER_LIMIT: Final = 5.0
+_CLOSE_LIMIT: Final = 1.0
+_NAME_BYTES: Final = 63  # the server cuts an application_name there
+
+
+async def open_beside(config: DatabaseConfig, connect: Connect, purpose: str = "") -> Connection:
+    """
+    Open a connection as the pool's are; `purpose` is appended to the name that the server shows of it.
+
+    Raises:
+        ConnectError: it could not be opened within `connect_timeout`.
+    """
+    arguments = config.connect_arguments(os.environ)
+    if purpose:
+        settings = arguments["server_settings"]
+        settings["application_name"] = _named(settings["application_name"], purpose)
+    try:
+        async with asyncio.timeout(config.connect_timeout):
+            con = await connect(**arguments)
+    except Exception as error:  # noqa: BLE001  # named here
+        found = _driver.connect_error(error)
+        raise found from found.__cause__
+    _driver.guard_socket(con)
+    return con
+
+
+def _named(name: str, purpose: str) -> str:
+    suffix = f" ({purpose})"
+    return name.encode()[: _NAME_BYTES - len(suffix.encode())].decode(errors="ignore") + suffix
+
+
+class Questions:
+    """
+    Asks the server one question at a time, each on a connection that is opened for it and closed after it.
+
+    A long answer keeps nobody waiting, and a connection that is lost meanwhile is no verdict on the server's health.
+    """
+
+    def __init__(self, config: DatabaseConfig, purpose: str, connect: Connect = _driver.driver_connect) -> None:
+        self._config = config
+        self._purpose = purpose
+        self._connect = connect
+        self._con: Connection | None = None
+
+    async def ask(self, sql: str, *args: Any) -> Mapping[str, Any]:
+        """
+        Return the one row of a query, within five seconds. Cancelled, it ends the connection at once.
+
+        Raises:
+            ConnectError: the server cannot be reached.
+            LookupError: there is no row.
+            Exception: whatever else the driver raises.
+        """
+        con = self._con = await open_beside(self._config, self._connect, self._purpose)
+        try:
+            found = await con.fetchrow(sql, *args, timeout=_ANSWER_LIMIT)
+            await con.close(timeout=_CLOSE_LIMIT)
+        finally:
+            con.terminate()
+            self._con = None
+        if found is None:
+            raise LookupError("the query has no row")
+        return dict(found)
+
+    def forked(self) -> None:
+        """
+        Let go of the connection, in a child process: it is the parent's.
+        """
+        if self._con is not None:
+            _driver.disown(self._con)

@@ -1,0 +1,53 @@
+"""What a server tells of its statements and sessions, as read-only views for the command line and for web pages.
+
+`snapshot`, `total`, `delta` and `statements` read pg_stat_statements; `sessions` and `blocking_tree` what goes on now;
+`groups` the slow-query log. They take a connection of any kind, or a `Database`.
+"""
+
+from magnus.insight._counters import (
+    ORDERS,
+    Counters,
+    Delta,
+    Entry,
+    Key,
+    Snapshot,
+    Statement,
+    calls_of,
+    delta,
+    seconds_of,
+    total,
+)
+from magnus.insight._errors import Unavailable
+from magnus.insight._source import Source
+from magnus.insight.activity import Blocker, Session, blocking_tree, end, sessions
+from magnus.insight.reader import Extension, extension, snapshot, statements
+from magnus.insight.slow import SORTS, Group, groups, plan
+
+__all__ = [  # noqa: RUF022  # plain order, as sorted() has it
+    "Blocker",
+    "Counters",
+    "Delta",
+    "Entry",
+    "Extension",
+    "Group",
+    "Key",
+    "ORDERS",
+    "SORTS",
+    "Session",
+    "Snapshot",
+    "Source",
+    "Statement",
+    "Unavailable",
+    "blocking_tree",
+    "calls_of",
+    "delta",
+    "end",
+    "extension",
+    "groups",
+    "plan",
+    "seconds_of",
+    "sessions",
+    "snapshot",
+    "statements",
+    "total",
+]
