@@ -56,8 +56,8 @@ FAULTS: tuple[tuple[int, Any], ...] = (
     (23, detection.client_dies),
     (24, overload.flood),
     (25, overload.row_lock),
-    (26, overload.brown_out_shed),
-    (26, overload.brown_out_plain),
+    (26, overload.brown_out_named),
+    (26, overload.brown_out_unnamed),
     (27, overload.cancel_storm),
     (28, overload.drain),
 )

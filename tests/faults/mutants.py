@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.faults.stage import Stage
 
-PATIENCE = 25.0
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ MUTANTS = (
     ),
     Mutant(
         "A standing queue is shed",
-        nullcontext, partial(overload.brown_out_shed, changes={}),
+        nullcontext, partial(overload.brown_out_named, shedding=False),
     ),
     Mutant(
         "A cancelled caller's slot comes back",

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from statistics import median, quantiles
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from magnus import Database, QueryPriority
@@ -18,11 +17,8 @@ from tests.faults.detection import slots_back, used
 from tests.faults.stage import Row, configured, timed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tests.faults.stage import Stage
 
-SHEDDING = {"shedding": True, "shed_unset": True}
 CRITICAL, BACKGROUND = QueryPriority.CRITICAL, QueryPriority.BACKGROUND
 
 
@@ -110,7 +106,7 @@ class Load:
     asked: int = 0
     told: Counter[str] = field(default_factory=Counter)
 
-    async def drive(self, db: Database, rate: float, seconds: float, deadline: float, query: str) -> None:
+    async def drive(self, db: Database, rate: float, seconds: float, **options: Any) -> None:
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for number in itertools.count():
@@ -119,23 +115,27 @@ class Load:
                     break
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 self.asked += 1
-                group.create_task(self._one(db, query, deadline))
+                group.create_task(self._one(db, **options))
 
-    async def _one(self, db: Database, query: str, deadline: float) -> None:
-        _, outcome = await timed(db.fetchval(query, timeout=deadline, read=True))
+    async def _one(self, db: Database, query: str, **options: Any) -> None:
+        _, outcome = await timed(db.fetchval(query, read=True, **options))
         self.told[outcome] += 1
         if outcome == "success":
             self.done.append(time.monotonic())
 
 
-async def brown_out_shed(stage: Stage, *, changes: Mapping[str, Any] = MappingProxyType(SHEDDING)) -> Row:
+async def brown_out_named(
+    stage: Stage, *, lane: QueryPriority | None = QueryPriority.NORMAL, shedding: bool = True
+) -> Row:
     """
     The server stands still for five seconds at 90 % load: service comes back with it, and repeats do not pile up.
     """
-    row = Row(26, "brown-out at 90 % load, shedding on", cycles=1)
+    row = Row(26, "brown-out at 90 % load", cycles=1)
     pause, before, after = (5.0, 2.0, 4.0) if not stage.is_short else (2.0, 1.0, 3.0)
     query = "SELECT pg_sleep(0.01) /* brown-out */"  # 4 slots and 10 ms: the capacity is known, whatever the machine
-    async with stage.bank(min_pool_size=4, max_pool_size=4, command_timeout=0.5, statement_timeout=2.0, **changes) as (
+    async with stage.bank(
+        min_pool_size=4, max_pool_size=4, command_timeout=0.5, statement_timeout=2.0, shedding=shedding
+    ) as (
         _,
         db,
         book,
@@ -144,7 +144,9 @@ async def brown_out_shed(stage: Stage, *, changes: Mapping[str, Any] = MappingPr
         await book.ask("CREATE EXTENSION pg_stat_statements")
         await book.ask("SELECT pg_stat_statements_reset()")
         load = Load()
-        driving = asyncio.create_task(load.drive(db, rate, before + pause + after, 0.5, query))
+        driving = asyncio.create_task(
+            load.drive(db, rate, before + pause + after, query=query, timeout=0.5, priority=lane)
+        )
         await asyncio.sleep(before)
         async with brown_out(stage.cluster, pause):
             await asyncio.sleep(pause)
@@ -162,12 +164,14 @@ async def brown_out_shed(stage: Stage, *, changes: Mapping[str, Any] = MappingPr
     return row
 
 
-async def brown_out_plain(stage: Stage) -> Row:
+async def brown_out_unnamed(stage: Stage) -> Row:
     """
-    The same under the defaults, which shed nobody.
+    The same with calls that name no lane, which nobody sheds unless `shed_unset` says so.
     """
-    row = await brown_out_shed(stage, changes={})
-    row.name = "brown-out at 90 % load, defaults"
+    row = await brown_out_named(stage, lane=None)
+    row.name += ", no lane named"
+    if row.late:
+        row.note = f"calls that name no lane are not shed without shed_unset: {row.late.pop()}"
     return row
 
 
