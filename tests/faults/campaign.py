@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magnus.embedded import throwaway
+from magnus.errors import ConfigError
 from tests.faults import detection, durability, overload
 from tests.faults.mutants import MUTANTS, hunt
 from tests.faults.stage import Row, Stage
@@ -29,7 +30,13 @@ from tests.servers import find_binaries
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Fault = "Callable[[Stage], Awaitable[Row]]"
+
+async def absent(number: int, name: str, _stage: Stage) -> Row:
+    """
+    A fault of what the layer does not do.
+    """
+    return Row(number, name, note="the layer reads from no standby")
+
 
 FAULTS: tuple[tuple[int, Any], ...] = (
     (1, durability.commit_reply_cut),
@@ -50,6 +57,8 @@ FAULTS: tuple[tuple[int, Any], ...] = (
     (16, detection.server_stopped),
     (17, detection.backend_killed),
     (18, detection.read_only_node),
+    (19, partial(absent, 19, "reads that follow one's own writes on a standby")),
+    (20, partial(absent, 20, "position from another timeline")),
     (21, detection.slow_lines),
     (22, detection.immediate_restart),
     (22, detection.outage),
@@ -58,6 +67,7 @@ FAULTS: tuple[tuple[int, Any], ...] = (
     (25, overload.row_lock),
     (26, overload.brown_out_named),
     (26, overload.brown_out_unnamed),
+    (26, overload.everything_fails),
     (27, overload.cancel_storm),
     (28, overload.drain),
 )
@@ -128,21 +138,41 @@ def line(row: Row) -> str:
     return "\n".join([text, *(f"       {each}" for each in below)])
 
 
+def _numbers(text: str) -> list[int]:
+    known = {number for number, _ in FAULTS} | {10}
+    try:
+        found = [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers with commas between them, not {text!r}") from None
+    if unknown := set(found) - known:
+        raise argparse.ArgumentTypeError(f"no fault {sorted(unknown)}; there are {sorted(known)}")
+    return found
+
+
+def _versions(text: str) -> list[int]:
+    try:
+        found = [int(version) for version in text.split(",")]
+        for version in found:
+            find_binaries(version)
+    except (ValueError, ConfigError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="fewer cycles")
-    parser.add_argument("--only", default="", help="numbers of faults, e.g. 1,2")
-    parser.add_argument("--pg", default="18,15", help="versions of PostgreSQL")
+    parser.add_argument("--only", type=_numbers, default=[], help="numbers of faults, e.g. 1,2; 10 is the mutants")
+    parser.add_argument("--pg", type=_versions, default="18,15", help="versions of PostgreSQL")
     parser.add_argument("--json", type=Path, help="write the table there too")
     given = parser.parse_args(arguments)
-    only = [int(number) for number in given.only.split(",") if number]
     _show(HEAD)
     rows: list[Row] = []
-    for pg in given.pg.split(","):
-        rows += asyncio.run(campaign(int(pg), only, is_short=given.short))
+    for pg in given.pg:
+        rows += asyncio.run(campaign(pg, given.only, is_short=given.short))
     caught = total = 0
-    if not only or 10 in only:
-        caught, total = asyncio.run(hunt_all(int(given.pg.split(",")[0])))
+    if not given.only or 10 in given.only:
+        caught, total = asyncio.run(hunt_all(given.pg[0]))
     _show(summary(rows, caught, total))
     if given.json:
         table = {"faults": [row.as_dict() for row in rows], "mutants": {"caught": caught, "total": total}}

@@ -72,7 +72,7 @@ async def async_loss(stage: Stage, *, unit=once, resolve=once) -> Row:
 
     The layer cannot prevent it. It must not double anything, and what was lost must be repeatable with its key.
     """
-    row = Row(3, "loss window of an asynchronous standby", "async")
+    row = Row(3, "loss window of async. standby; 6: ids used again", "async")
     async with couple(stage.cluster.binaries, is_synchronous=False) as both:
         book = await stage.book(both.primary)
         assert both.standby is not None
@@ -245,6 +245,10 @@ async def zombie(stage: Stage, *, is_synchronous: bool) -> Row:
                 found = await book.audit(row, may_lose=not is_synchronous)
                 writers.report(row)
     row.figures["acknowledged onto the dead timeline"] = len(found.lost)
+    if found.lost:
+        row.note = (
+            "nothing tells the layer that its server is no primary any more: fence it, or replicate synchronously"
+        )
     return row
 
 
