@@ -23,7 +23,7 @@ from ava.migrations import (
     pending,
     status,
 )
-from magnus import Database, DatabaseConfig
+from magnus import Database, DatabaseConfig, once
 from magnus.embedded import throwaway
 from tests.servers import binaries_or_skip
 

@@ -106,7 +106,9 @@ async def test_nothing_secret_is_in_events_errors_figures_or_the_log(target, cap
             rows = [dict(row) for row in await con.fetch("SELECT * FROM slow_query_log")]
             plans = [dict(row) for row in await con.fetch("SELECT * FROM slow_query_plan")]
             found = await insight.extension(con)
-            listed = await insight.statements(con, found, insight.total(await insight.snapshot(con, found)), limit=100_000)
+            listed = await insight.statements(
+                con, found, insight.total(await insight.snapshot(con, found)), limit=100_000
+            )
             sessions = await insight.sessions(con, with_own=True)
             groups = await insight.groups(con, limit=100_000)
     assert len(rows) > 15
