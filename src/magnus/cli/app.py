@@ -81,12 +81,17 @@ def _app() -> App:
     app.command(role)
     app.command(top)
     app.command(activity)
+    app.command(bench)
     app.command(dashboard)
     slow_app = App(name="slow", help="Show what was slow: the slow-query log, grouped, with a trend.")
     slow_app.default(slow)
     slow_app.command(install)
     slow_app.command(remove)
     app.command(slow_app)
+    once_app = App(name="once", help="The table of units of work that happen once (Database.run_once).")
+    once_app.command(install_once, name="install")
+    once_app.command(expire_once, name="expire")
+    app.command(once_app)
 
     @app.meta.default
     def launch(
@@ -291,6 +296,39 @@ def activity(
     )  # fmt: skip
 
 
+def bench(
+    target: Annotated[str | None, Parameter(help="A DSN, or a service's URL; else --dsn and the environment.")] = None,
+    *,
+    workload: Annotated[str, Parameter(name=["--workload", "-w"], help="select, tpcb, ava, or a FILE.sql.")] = "select",
+    rate: Annotated[str | None, Parameter(help="Open model: 2000/s, or a ramp 100..2000/s. Else closed.")] = None,
+    duration: Annotated[str, Parameter(help="How long requests are sent: 30s, 5m.")] = "30s",
+    warmup: Annotated[str | None, Parameter(help="What to leave out at the start; else it is found.")] = None,
+    clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,
+    processes: Annotated[int, Parameter(help="Processes that share the load.")] = 1,
+    connections: Annotated[int, Parameter(help="Connections of each process.")] = 10,
+    pool: Annotated[str, Parameter(help="magnus or asyncpg.")] = "magnus",
+    seed: Annotated[int, Parameter(help="The same seed draws the same operations.")] = 1,
+    threshold: Annotated[tuple[str, ...], Parameter(help="Exit 1 unless met: 'p99<50ms', 'errors<1%'.")] = (),
+    option: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE of the workload: scale=10.")] = (),
+    save: Annotated[str | None, Parameter(help="Write the result to this file, as JSON.")] = None,
+    html: Annotated[str | None, Parameter(help="Write the result to this file, as a page with plots.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Load a database or a service, and say how long what took. Times count from when a request was due.
+
+    Example: magnus bench postgresql://localhost/test -w tpcb --rate 500/s --duration 20s --threshold 'p99<50ms'
+    """
+    from magnus.cli.bench import bench as call
+    from magnus.cli.words import options
+
+    return _carry_out("bench", lambda: call(
+        target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
+        warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
+        seed=seed, thresholds=threshold, options=options(option), save=save, html=html,
+    ), shared)  # fmt: skip
+
+
 def dashboard(
     *,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
@@ -363,6 +401,34 @@ def remove(
     Remove the slow-query log's tables, with what was logged.
     """
     return _migrate("remove", is_printed=print_, yes=yes, shared=shared)
+
+
+def install_once(*, print_: Annotated[bool, _PRINT] = False, shared: FromShared) -> int:
+    """
+    Make the table of keys and answers where it is missing.
+    """
+    from magnus.cli import once as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        return module.script() if print_ else look("once install", shared.dsn, os.environ, module.install)
+
+    return _carry_out("once install", call, shared)
+
+
+def expire_once(
+    *, days: Annotated[float, Parameter(help="Answers that are older go.")] = 30.0, shared: FromShared
+) -> int:
+    """
+    Take old answers away; keys and references stay for ever, so nothing can happen twice.
+    """
+    from magnus.cli import once as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        return look("once expire", shared.dsn, os.environ, lambda con: module.expire(con, days))
+
+    return _carry_out("once expire", call, shared)
 
 
 def _migrate(kind: str, *, is_printed: bool, yes: bool, shared: Shared) -> int:

@@ -6,13 +6,14 @@ import io
 import json
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
 from magnus.cli.words import short
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
     from typing import TextIO
 
@@ -81,6 +82,28 @@ def note(text: str) -> None:
     Write one line to standard error that is no complaint.
     """
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[float, int, int], None]]:
+    """
+    Draw a bar on standard error while the block lasts, when that is a terminal; the function takes share, done, failed.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _share, _done, _failed: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[said]}"))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(title, total=1.0, said="")
+
+        def shown(share: float, done: int, failed: int) -> None:
+            said = f"{done:,} done, {failed:,} failed" if done else ""
+            bar.update(task, completed=share, said=said)
+
+        yield shown
 
 
 def close_stdout() -> None:
