@@ -80,3 +80,11 @@ def test_what_asynchronous_standbys_lose_is_told_apart_and_never_hidden():
     assert "lost 0," in text
     assert "as reported above: 2" in text
     assert "mutants caught 3 of 4" in text
+
+
+@pytest.mark.parametrize("arguments", [["--only", "x"], ["--only", "99"], ["--pg", "99"], ["--pg", "new"]])
+def test_what_cannot_be_played_is_refused_before_anything_starts(arguments, capsys):
+    with pytest.raises(SystemExit) as refused:
+        campaign.main(arguments)
+    assert refused.value.code == 2
+    assert "error: argument" in capsys.readouterr().err
