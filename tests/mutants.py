@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "protections.md"
 POOL = "src/magnus/pool"
 UNIT = "tests/unit/pool"
-LIMIT = 60.0
+CONTROL = "tests/unit/test_control.py"
+LIMIT = 120.0  # for a busy machine: one that runs out counts as caught
 
 
 class Mutant(NamedTuple):
@@ -48,6 +49,12 @@ def state(protection: str, text: str, mutated: str, *tests: str) -> Mutant:
 
 def shell(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
     return Mutant(protection, f"{POOL}/{file}", text, mutated, tuple(f"tests/races/{t}" for t in tests))
+
+
+def tuning(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(
+        protection, f"src/magnus/tuning/{file}", text, mutated, tuple(f"tests/unit/tuning/{t}" for t in tests)
+    )
 
 
 def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
@@ -236,6 +243,57 @@ MUTANTS = (
         "now < slot.expires or now < self._next_expiry", "now < slot.expires",
         "test_old_connections_are_replaced_one_by_one",
     ),
+    state(
+        "An idle session that has the wanted limit goes first",
+        "return next(reversed(self._idle_by.get(wanted) or self._idle))", "return next(reversed(self._idle))",
+        "test_an_idle_session_that_has_the_limit_goes_first",
+    ),
+    state(
+        "A hand-off changes connections where that saves a round trip",
+        "if better and slot.state is State.ACQUIRED:", "if False:",
+        "test_a_waiter_gets_the_idle_session_that_has_its_limit_and_the_released_one_takes_its_place",
+    ),
+    state(
+        "Limits of idle sessions are not remembered for ever",
+        "if len(self._idle_by) >= _KINDS:", "if False:",
+        "test_many_different_limits_are_not_remembered_for_ever",
+    ),
+    shell(
+        "A waiter that is given an idle connection looks at it first", "_pool.py",
+        "(waiter is not None and not waiter.was_idle)", "waiter is not None",
+        "test_pool_connections.py::test_a_waiter_that_is_given_an_idle_connection_looks_at_it_first",
+    ),
+    shell(
+        "What must not be cancelled is cut, its task left alone", "_sweep.py",
+        "if watch.cut is None:", "if True:",
+        "test_sweep.py::test_what_must_not_be_cancelled_is_cut_when_it_is_overdue",
+    ),
+    shell(
+        "A cut holds for one use of a watch", "_slots.py",
+        "cut, self.cut = self.cut, None", "cut = self.cut",
+        "test_sweep.py::test_after_a_cut_the_watch_is_as_new",
+    ),
+    Mutant(
+        "COMMIT is deaf to the cancellation of its caller",
+        "src/magnus/_commit.py", "yield None if future is None else _Deaf(future)", "yield from future or iter([None])",
+        ("tests/unit/test_commit.py::test_a_cancellation_waits_for_the_answer",),
+    ),
+    Mutant(
+        "Statements made wrong by a change of the schema are dropped on every connection",
+        "src/magnus/_driver_fast.py", "self._drop_global_statement_cache()  #", "self._drop_local_statement_cache()  #",
+        ("tests/unit/test_driver_fast.py::test_a_statement_that_became_wrong_is_dropped_everywhere_and_run_anew",),
+    ),
+    Mutant(
+        "A statement that the server has run is not run twice",
+        "src/magnus/_driver_fast.py", "await self.reload_schema_state()\n            raise error",
+        "await self.reload_schema_state()\n            return",
+        ("tests/unit/test_driver_fast.py::test_a_type_that_became_wrong_is_an_error_and_is_read_anew",),
+    ),
+    Mutant(
+        "In a transaction nothing is prepared anew behind the caller's back",
+        "src/magnus/_driver_fast.py", "if self._protocol.is_in_transaction():\n            raise error", "",
+        ("tests/unit/test_driver_fast.py::test_inside_a_transaction_nothing_is_run_anew",),
+    ),
     shell(
         "A cancelled waiter tells the pool", "_pool.py",
         "                    self._apply(state.withdraw(waiter, self._now()))\n                    raise",
@@ -269,6 +327,150 @@ MUTANTS = (
         "A task of the pool that is cancelled frees its slot", "_keeper.py",
         "if error is not None or task.cancelled():", "if error is not None:",
         "test_pool_connections.py::test_closing_cancels_connects_even_before_their_first_step",
+    ),
+    shell(
+        "A standby is left when it refuses a write", "_operations.py",
+        "            self.expire()\n", "",
+        "test_pool_custody.py::test_a_write_that_a_standby_refuses_replaces_every_connection",
+    ),
+    shell(
+        "The user's own read-only mode is no standby", "_operations.py",
+        "if not _driver.is_on_standby(lease.con):\n            return", "",
+        "test_pool_custody.py::test_a_write_that_a_standby_refuses_replaces_every_connection",
+    ),
+    shell(
+        "A task that waits for itself is told at once", "_custody.py",
+        "if is_stuck(task, self._held(task, rank), self._state.lanes.caps):", "if False:",
+        "test_pool_custody.py::test_a_task_that_would_wait_for_itself_is_told_at_once",
+    ),
+    shell(
+        "In a child process nothing inherited is used", "_guard.py",
+        "        self.loop = None\n        self.is_inherited = True", "        self.is_inherited = True",
+        "test_pool_custody.py::test_a_child_process_touches_nothing",
+    ),
+    shell(
+        "A paused pool hands out nothing", "_lanes.py",
+        '    def pause(self) -> None:\n        """\n        Let nobody take a slot.\n        """\n'
+        "        self._caps = [0] * len(self._table)",
+        '    def pause(self) -> None:\n        """\n        Let nobody take a slot.\n        """\n',
+        "test_pool_custody.py::test_a_pause_lets_nobody_in_and_waits_for_who_is_out",
+    ),
+    Mutant(
+        "A reading of the catalogue leaves no connection behind",
+        "src/magnus/_beside.py", "            con.terminate()\n", "            pass\n",
+        ("tests/unit/test_beside.py::test_a_cancelled_question_ends_its_connection_at_once",),
+    ),
+    Mutant(
+        "A failed probe of somebody else is followed up",
+        "src/magnus/_control.py", "            if self.verdicts.is_ok:\n                self._wake.set()\n", "",
+        (f"{CONTROL}::test_a_probe_of_somebody_else_that_failed_is_followed_up_without_waiting_for_the_interval",),
+    ),
+    tuning(
+        "A value cannot leave its quotes", "quoting.py",
+        """_single_line(value).replace("'", "''")
+    return "E'\"""", """_single_line(value)
+    return "E'\"""",
+        "test_quoting.py",
+    ),
+    tuning(
+        "A setting's name is a name", "quoting.py",
+        "if not _NAME.fullmatch(name) or len(name) > 127:", "if False:",
+        "test_quoting.py::test_a_name_that_is_none_is_refused",
+    ),
+    tuning(
+        "A value is a single line", "quoting.py",
+        "if _LINE_ENDS.search(value):", "if False:",
+        "test_quoting.py::test_a_value_of_several_lines_is_refused",
+    ),
+    tuning(
+        "A list setting is one literal an item", "quoting.py",
+        "if name not in LIST_SETTINGS:", "if True:",
+        "test_quoting.py::test_a_list_is_one_literal_an_item",
+    ),
+    tuning(
+        "A plan that was edited is refused", "plan.py",
+        "if found.digest != found.computed_digest():", "if False:",
+        "test_plan.py::test_a_plan_that_was_edited_is_refused",
+    ),
+    tuning(
+        "Preloaded libraries are kept", "rules/statistics.py",
+        "return Want(joined((*server.preload, LIBRARY)), reason", "return Want(LIBRARY, reason",
+        "test_plan.py::test_the_preload_list_is_merged_never_replaced",
+    ),
+    tuning(
+        "A library that is not installed is not preloaded", "rules/statistics.py",
+        "if server.available_extensions and LIBRARY not in server.available_extensions:", "if False:",
+        "test_plan.py::test_a_library_that_is_not_installed_is_not_preloaded",
+    ),
+    tuning(
+        "Undo returns to the value that ALTER SYSTEM gave before", "planner.py",
+        "if setting.in_auto_conf or", "if False and",
+        "test_plan.py::test_undo_returns_to_what_was_there_not_to_the_default",
+    ),
+    tuning(
+        "What takes memory comes with what gives some back", "planner.py",
+        'needs = tuple(f"setting:{name}" for name in sorted(others))', "pass",
+        "test_plan.py::test_only_takes_quick_wins_groups_settings_and_ids",
+    ),
+    tuning(
+        "Nothing that takes memory is raised when the sessions do not fit", "rules/budget.py",
+        "        if room < self._least_need():\n            return None\n", "",
+        "test_budget.py::test_sessions_that_do_not_fit_raise_nothing_and_say_what_would_fit",
+    ),
+    tuning(
+        "Rounding takes a twentieth of the reserve at most", "rules/budget.py",
+        "if rounded > exact and (rounded - exact) * share > self.reserve / 20:", "if False:",
+        "test_budget.py::test_rounding_takes_little_of_the_reserve",
+    ),
+    tuning(
+        "An unsafe value is lowered however little it differs", "rules/rule.py",
+        "not found.is_strict and is_good", "is_good",
+        "test_budget.py::test_an_unsafe_value_is_lowered_however_little_it_differs",
+    ),
+    tuning(
+        "What this build of the server does not know is not planned", "setting.py",
+        'if self.vartype == "enum" and text.lower() not in self.enumvals:', "if False:",
+        "test_setting.py::test_what_the_server_would_refuse_is_refused_with_the_reason",
+    ),
+    tuning(
+        "What outranks ALTER SYSTEM is not planned", "rules/rule.py",
+        "if setting.is_outranked:", "if False:",
+        "test_plan.py::test_what_outranks_alter_system_is_not_planned",
+    ),
+    tuning(
+        "Superusers, replication and monitoring are spared the time-out", "objects.py",
+        "if not (role.is_superuser or role.is_replication or role.is_monitor or", "if not (",
+        "test_plan.py::test_idle_time_out_is_for_application_roles_only",
+    ),
+    tuning(
+        "A limit of a parent counts", "host.py",
+        "for depth in range(len(parts), -1, -1):", "for depth in range(len(parts), len(parts) - 1, -1):",
+        "test_host.py::test_memory_is_the_least_of_the_machine_and_every_limit_above",
+    ),
+    tuning(
+        "Version 1's word for no limit is no limit", "host.py",
+        "return value if 0 < value < UNLIMITED else None", "return value",
+        "test_host.py::test_memory_is_the_least_of_the_machine_and_every_limit_above",
+    ),
+    tuning(
+        "A stranger's process is not taken for the server", "host.py",
+        'return title.startswith("postgres: ") and where in title', 'return title.startswith("postgres: ")',
+        "test_host.py::test_a_process_is_here_only_when_it_serves_this_very_connection",
+    ),
+    tuning(
+        "A session's own value does not pass for the server's", "settings_read.py",
+        "if setting.source not in _OF_SESSION:", "if True:",
+        "test_collect.py::test_the_files_say_what_a_roles_own_value_hides",
+    ),
+    tuning(
+        "Each storage read is at a place of its own", "storage.py",
+        "chance.randrange(count)", "0",
+        "test_host.py::test_random_reads_are_measured",
+    ),
+    tuning(
+        "Standbys are raised before their primary", "notes.py",
+        "(raised if is_raised else lowered)", "lowered",
+        "test_plan.py::test_standbys_come_first_when_a_value_rises",
     ),
     slow_log(
         "The slow-query log's queue is bounded", "slowlog/_buffer.py",

@@ -28,7 +28,7 @@ its build does not know, a value out of bounds) or what outranks ALTER SYSTEM is
 **The memory proof.** Shared memory + N x 8 MB + N x 2 nodes x `hash_mem_multiplier` x `work_mem` + the autovacuum
 workers + R is at most M. `work_mem` is rounded to a megabyte, which may take a twentieth of R. When the sessions do not
 fit even at 4 MB and with `shared_buffers` at 15 % of M, nothing that takes memory is raised, and the plan says how many
-sessions would fit. `make tuning-proof` tries a hundred thousand random servers.
+sessions would fit. The suite tries a hundred thousand random servers.
 """
 TABLE = "| setting | value | source or reason | bound | quick win |\n|---|---|---|---|---|"
 OTHERS = """
@@ -36,10 +36,25 @@ OTHERS = """
 
 | what | value | why |
 |---|---|---|
-| extension `pg_stat_statements` (quick-win-1) | created in the database that `--dsn` names | an extension is each database's own |
-| `idle_in_transaction_session_timeout` (quick-win-4) | 60 s for each role that logs in and is no superuser, replicates not and monitors not | never for the server: a person's session and a migration are spared |
-| tables `slow_query_log`, `slow_query_plan` (quick-win-5) | made where the search path puts them, granted to those roles | see the slow-query log |
+{rows}
 """
+ROWS = (
+    (
+        "extension `pg_stat_statements` (quick-win-1)",
+        "created in the database that `--dsn` names",
+        "an extension is each database's own",
+    ),
+    (
+        "`idle_in_transaction_session_timeout` (quick-win-4)",
+        "60 s for each role that logs in and is no superuser, does not replicate and does not monitor",
+        "never for the server: a person's session and a migration are spared",
+    ),
+    (
+        "tables `slow_query_log`, `slow_query_plan` (quick-win-5)",
+        "made where the search path puts them, granted to those roles",
+        "a service may write its slow queries without owning the table",
+    ),
+)
 
 
 def document() -> str:
@@ -54,7 +69,7 @@ def document() -> str:
                 kept = "" if rule.is_planned else " (only said, never planned)"
                 cells = (f"`{rule.setting}`", rule.formula + kept, rule.source, rule.cap, ", ".join(rule.quick_win))
                 parts.append(f"| {' | '.join(cells)} |")
-    return "\n".join(parts) + "\n" + OTHERS
+    return "\n".join(parts) + "\n" + OTHERS.format(rows="\n".join(f"| {' | '.join(row)} |" for row in ROWS))
 
 
 if __name__ == "__main__":

@@ -477,12 +477,13 @@ def _socket(con: Connection) -> socket.socket | None:
     return None if transport is None else transport.get_extra_info("socket")
 
 
-def peer_of(con: Connection) -> tuple[str, int | None]:
+def ends_of(con: Connection) -> tuple[str, int | None, int | None]:
     """
-    Return the address that a connection ends at: IP and port, or the folder of the unix socket and None.
+    Return where a connection ends: the other end's IP and port, and the own port. With a unix socket its folder, and
+    None for both ports.
     """
     sock = _socket(con)
     name = None if sock is None else sock.getpeername()
-    if isinstance(name, tuple):
-        return str(name[0]), int(name[1])
-    return (str(name).rpartition("/")[0] or "/", None) if name else ("", None)
+    if sock is not None and isinstance(name, tuple):
+        return str(name[0]), int(name[1]), int(sock.getsockname()[1])
+    return (str(name).rpartition("/")[0] or "/" if name else ""), None, None

@@ -427,6 +427,14 @@ async def test_warm_up_opens_and_proves_connections_within_the_size(db):
     assert [row[0] for row in states] == ["idle"]
 
 
+async def test_after_a_warm_up_it_is_known_what_needs_a_reset(dsn, monkeypatch):
+    """The first requests after it are as quick as all others."""
+    monkeypatch.setattr("magnus.database._READING_LIMIT", 60.0)  # on a busy machine
+    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=0, max_pool_size=2)) as db:
+        assert await db.warmup_pool(1) == 1
+        assert db._learner.knowledge.catalogue is not None
+
+
 async def test_a_warm_up_beyond_the_servers_slots_tells_why(dsn, server):
     """The server has no more connections: how many came, and an event with the reason."""
     admin = await asyncpg.connect(dsn)

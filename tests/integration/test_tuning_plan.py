@@ -22,6 +22,7 @@ import pytest
 from magnus import cli, sql
 from magnus.config import DatabaseConfig
 from magnus.embedded import throwaway
+from magnus.embedded._account import server_account
 from magnus.tuning import collect, host, targets
 from magnus.tuning.facts import Context, Facts, Server
 from magnus.tuning.plan import Kind, Plan, State, diff
@@ -34,6 +35,7 @@ from tests.tuning_facts import host as machine
 from tests.unit.tuning.test_quoting import EVIL, TARGET
 
 MAGNUS = Path(sys.executable).with_name("magnus")
+STREAMING = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
 TOLD = ("--memory", "2GB", "--cpus", "4", "--storage", "ssd", "--pooler", "pgbouncer:10")
 
 
@@ -195,6 +197,91 @@ async def test_the_process_of_a_local_server_is_recognised(dsn, tcp_dsn):
         assert host.is_process_here(host.read_text, session.pid, session.client_port)
         assert not host.is_process_here(host.read_text, os.getpid(), session.client_port)
         await con.close()
+
+
+@contextlib.asynccontextmanager
+async def relay(port: int):
+    """
+    A port that leads to another one, as a tunnel or a pooler does.
+    """
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_behind_a_tunnel_the_machine_is_asked_for(tcp_dsn, server):
+    """The server may be anywhere: this machine's memory is not taken for its own."""
+    async with relay(server.port) as port:
+        dsn = tcp_dsn.replace(f":{server.port}/", f":{port}/")
+        out = (await asyncio.to_thread(magnus, "plan", "-d", f"{dsn}?sslmode=disable", "--storage", "ssd")).stdout
+    assert "memory not known, CPUs not known, ssd (--storage)" in out
+    assert (
+        "warning: the server was not found on this machine, so what it may use is not known: tell it with --memory"
+        in out
+    )
+    assert "random_page_cost" in out
+    assert "shared_buffers  128MB stays" in out
+    assert "memory proof" not in out
+
+
+@pytest.fixture
+def standby(bare, tmp_path):
+    """
+    The DSN of a streaming standby of `bare`, made by a copy at rest.
+    """
+    programs = Path(f"/proc/{bare.pid}/exe").resolve().parent
+    account = server_account()
+    data = (bare.folder if account.is_other else tmp_path) / "standby"
+
+    def run(*command: str | Path) -> None:
+        subprocess.run(command, check=True, capture_output=True, timeout=120, cwd="/", **account.spawn_arguments())
+
+    bare.stop_blocking()
+    data.mkdir()
+    account.own(data, 0o700)
+    run("cp", "-a", f"{bare.data}/.", data)
+    bare.start_blocking()
+    primary = f"host={bare.socket_folder} port={bare.port} user=postgres application_name=reserve"
+    run("sh", "-c", f"echo \"primary_conninfo = '{primary}'\" >> {data}/postgresql.conf; touch {data}/standby.signal")
+    port = bare.port + 1
+    options = f"-p {port} -k {bare.socket_folder} -c listen_addresses="
+    run(programs / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+    yield f"postgresql://postgres@/postgres?host={bare.socket_folder}&port={port}"
+    run(programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+
+
+async def test_standbys_are_seen_from_both_ends(bare, standby):
+    """The primary names who must go first; the standby is known as one, and nothing is to be made on it."""
+    con = await asyncpg.connect(bare.dsn())
+    async with asyncio.timeout(60):
+        while not await con.fetchval(STREAMING):  # noqa: ASYNC110  # the server tells nobody
+            await asyncio.sleep(0.05)
+    await con.close()
+    primary = await read(bare.dsn())
+    assert [follower.name for follower in primary.standbys] == ["reserve"]
+    plan = make_plan(Facts(primary, machine(2 << 30, cpus=32), pooler=magnus_pooler()))
+    assert plan.order[0].startswith("on each standby (reserve): set max_worker_processes = 33")
+    found = await read(standby)
+    assert found.is_standby
+    assert found.system_identifier == primary.system_identifier
+    follower = make_plan(Facts(found, machine(2 << 30), pooler=magnus_pooler()), slow_log_sql="SELECT 1")
+    assert {change.kind for change in follower.changes} == {Kind.SETTING}
+    out = (await asyncio.to_thread(magnus, "plan", "-d", standby, *TOLD)).stdout
+    assert "PostgreSQL" in out
+    assert "  standby, " in out
+    assert "warning: this server is a standby" in out
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------

@@ -101,11 +101,11 @@ async def read_facts(
     con = await collect.open_session(config, environ)
     try:
         server, session = await collect.read_server(con)
-        is_local = host.is_process_here(host.read_text, session.pid, session.client_port)
+        is_local = session.is_direct and host.is_process_here(host.read_text, session.pid, session.client_port)
         server = replace(server, is_local=is_local)
         seen = host.read_host(session.pid, server.data_directory) if is_local else None
     finally:
-        await con.close(timeout=5.0)
+        await collect.close(con)
     machine, warnings = told_over_seen(told, seen)
     workload = Workload(told.profile, "told")
     return Facts(server, machine, workload, told.pooler), warnings
@@ -149,7 +149,8 @@ def told_over_seen(told: Checked, seen: Host | None) -> tuple[Host | None, tuple
     Combine what was told with what was seen: the least memory counts, else what was told.
     """
     warnings: tuple[str, ...] = ()
-    size, source = (None, "") if seen is None else (seen.memory, seen.memory_source)
+    machine = seen or Host()
+    size, source = machine.memory, machine.memory_source
     if told.memory is not None:
         if size is not None and told.memory > size:
             warnings = (
@@ -157,15 +158,12 @@ def told_over_seen(told: Checked, seen: Host | None) -> tuple[Host | None, tuple
             )
         else:
             size, source = told.memory, "--memory"
-    if size is None:
-        return None, warnings
-    basis = seen or Host(memory=size, cpus=0)
-    machine = replace(basis, memory=size, memory_source=source)
+    machine = replace(machine, memory=size, memory_source=source)
     if told.cpus is not None:
         machine = replace(machine, cpus=told.cpus, cpus_source="--cpus")
     if told.storage is not None:
         machine = replace(machine, storage=told.storage, storage_source="--storage")
-    return machine, warnings
+    return (None if machine == Host() else machine), warnings
 
 
 def save(made: Plan, path: Path) -> None:

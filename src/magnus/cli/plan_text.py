@@ -50,7 +50,7 @@ def _assumptions(plan: Plan) -> Iterator[str]:
     parts = [
         "memory not known" if found.memory is None else f"{shown(found.memory)} ({found.memory_source})",
         "CPUs not known"
-        if not found.cpus
+        if found.cpus is None
         else f"{found.cpus} CPU{'s' if found.cpus != 1 else ''} ({found.cpus_source})",
         "storage not known" if found.storage is None else f"{found.storage} ({found.storage_source})",
         found.profile,

@@ -49,7 +49,7 @@ async def role(
         told = f"SQLSTATE {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure("role", ExitCode.UNREACHABLE, f"{config.safe_dsn}: nothing was changed ({told})")
     finally:
-        await con.close(timeout=5.0)
+        await collect.close(con)
 
 
 async def _carried_out(con: Connection, kind: roles.Kind, name: str, *, is_applied: bool) -> Answer:

@@ -38,10 +38,16 @@ _QUARTER: Final = 900.0
 class Session:
     """
     The session that read: what identifies its process on the server's machine.
+
+    Attributes:
+        pid: Of the backend, on its own machine.
+        client_port: The client's port as the backend sees it, None for a unix socket.
+        is_direct: The other end of our connection is that backend: no pooler and no tunnel lies between.
     """
 
     pid: int
     client_port: int | None
+    is_direct: bool = True
 
 
 async def open_session(config: DatabaseConfig, environ: Mapping[str, str]) -> Connection:
@@ -72,9 +78,20 @@ async def read_server(con: Connection) -> tuple[Server, Session]:
         reader = _Reader(con)
         base = (await con.fetch(sql.text("facts_server")))[0]
         server = await reader.server(base)
-    host, port = _driver.peer_of(con)
+    host, port, own_port = _driver.ends_of(con)
     port = port or int(server.amount("port") or 5432)
-    return replace(server, host=host, port=port), Session(base["pid"], base["client_port"])
+    session = Session(base["pid"], base["client_port"], is_direct=base["client_port"] == own_port)
+    return replace(server, host=host, port=port), session
+
+
+async def close(con: Connection) -> None:
+    """
+    Close a connection; one whose server does not answer is ended all the same.
+    """
+    try:
+        await con.close(timeout=2.0)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        con.terminate()
 
 
 class _Reader:

@@ -217,18 +217,17 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class Host:
     """
-    The machine, or the part of it, that the server may use.
+    The machine, or the part of it, that the server may use; each part None when neither seen nor told.
 
     Attributes:
         memory: Bytes: the least of the machine's memory and of every limit above the server.
         memory_source: Where that came from, for people: "cgroup v2 /system.slice/…", "MemTotal", "--memory".
         cpus: CPUs by count, affinity and quota.
-        storage: None when neither measured nor told.
-        wal_free: Free bytes on the volume of pg_wal; None when it cannot be seen.
+        wal_free: Free bytes on the volume of pg_wal.
     """
 
-    memory: int
-    cpus: int
+    memory: int | None = None
+    cpus: int | None = None
     memory_source: str = "told"
     cpus_source: str = "told"
     storage: Storage | None = None
@@ -260,7 +259,7 @@ class Pooler:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """
-    All that rules and checks look at. `host` is None for a remote server of which nothing was told.
+    All that rules and checks look at. `host` is None for a remote server of whose machine nothing was told.
     """
 
     server: Server

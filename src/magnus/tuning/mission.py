@@ -97,6 +97,10 @@ def _is_on(asked: str, after: str | None) -> bool:
     return asked == "on" and after not in {None, "", "off"}
 
 
+def _limit(facts: Facts) -> int | None:
+    return None if facts.host is None else facts.host.memory
+
+
 def _max_connections(facts: Facts, asked: str) -> tuple[Verdict, str]:
     most = int(facts.server.amount("max_connections") or 100)
     standbys = "; standbys with fewer pause their recovery" if facts.server.standbys else ""
@@ -108,14 +112,16 @@ def _max_connections(facts: Facts, asked: str) -> tuple[Verdict, str]:
 
 
 def _shared_buffers(facts: Facts, asked: str) -> tuple[Verdict, str]:
-    if facts.host is not None and facts.host.memory < 5 * GB:
-        return Verdict.DANGEROUS, f"{asked} is over 40 % of the {shown(facts.host.memory)} that this server may use"
+    limit = _limit(facts)
+    if limit is not None and limit < 5 * GB:
+        return Verdict.DANGEROUS, f"{asked} is over 40 % of the {shown(limit)} that this server may use"
     return Verdict.RIGHT, "25 % of the memory"
 
 
 def _effective_cache_size(facts: Facts, asked: str) -> tuple[Verdict, str]:
-    if facts.host is not None and facts.host.memory < 6 * GB:
-        return Verdict.WRONG, f"{asked} is more than the {shown(facts.host.memory)} that this server may use"
+    limit = _limit(facts)
+    if limit is not None and limit < 6 * GB:
+        return Verdict.WRONG, f"{asked} is more than the {shown(limit)} that this server may use"
     return Verdict.RIGHT, "75 % of the memory, on a machine of its own; a hint, it takes no memory"
 
 
@@ -123,7 +129,7 @@ def _work_mem(facts: Facts, asked: str) -> tuple[Verdict, str]:
     sessions, _ = sessions_of(facts)
     multiplier = facts.server.amount("hash_mem_multiplier") or 2.0
     worst = sessions * NODES * multiplier * 64 * MB
-    limit = None if facts.host is None else facts.host.memory
+    limit = _limit(facts)
     if limit is not None and worst < limit / 2:
         return (
             Verdict.CHANGED,

@@ -20,7 +20,7 @@ MUST_FOLLOW: Final = frozenset({
     "max_connections", "max_locks_per_transaction", "max_prepared_transactions", "max_wal_senders",
     "max_worker_processes",
 })  # fmt: skip
-"""Settings that a standby must have at least as high as its primary, or its recovery pauses (documentation 26.4.2)."""
+"""Settings that a standby must have at least as high as its primary, or its recovery pauses ("Hot Standby")."""
 
 ELSEWHERE: Final[Mapping[str, str]] = {
     "rds": "change its parameter group: magnus plan --target rds",
@@ -50,9 +50,15 @@ def _warnings(facts: Facts, budget: Budget | None, changes: Sequence[Change]) ->
         yield f"this server is managed ({server.managed}), ALTER SYSTEM is not for you: {ELSEWHERE[server.managed]}"
     elif not server.allow_alter_system:
         yield "allow_alter_system is off: whoever runs the server wants its files changed: magnus plan --target conf"
-    if facts.host is None:
-        where = "is not on this machine" if not server.is_local else "cannot be looked at from here"
-        yield f"the server {where}, so its memory and CPUs are not known: tell them with --memory, --cpus, --storage"
+    host = facts.host
+    missing = [
+        option
+        for option, value in (("--memory", host and host.memory), ("--cpus", host and host.cpus))
+        if value is None
+    ]
+    if missing:
+        where = "was not found on this machine" if not server.is_local else "does not show it"
+        yield f"the server {where}, so what it may use is not known: tell it with {' and '.join(missing)}"
     if budget is not None and not budget.fits:
         reason = f"{budget.sessions} sessions may need more memory than the {shown(budget.limit)} there are"
         yield f"{reason}: {advice(budget.fitting_sessions)}"

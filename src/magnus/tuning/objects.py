@@ -69,7 +69,7 @@ def _extension(server: Server, is_preload_planned: bool) -> Iterator[Change | Re
         sql=(f"CREATE EXTENSION {quoting.identifier(STATEMENTS)}",),
         undo=(f"DROP EXTENSION {quoting.identifier(STATEMENTS)}",),
         reason=f"which queries take the time of database {database}; {when}",
-        source="an extension is created in each database that reads it (PostgreSQL documentation F.32)",
+        source="an extension is created in each database that reads it (documentation, 'pg_stat_statements')",
         group="extension",
         quick_win=("quick-win-1",),
         needs=(_PRELOAD,) if is_preload_planned else (),

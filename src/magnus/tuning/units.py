@@ -1,6 +1,6 @@
 """A setting's value in the units of pg_settings: read, compared, written; pure.
 
-Source of the units: PostgreSQL documentation, "Setting Parameters" (19.1): memory in powers of 1024, time from us to d.
+Source of the units: PostgreSQL documentation, "Setting Parameters": memory in powers of 1024, time from us to d.
 """
 
 from __future__ import annotations

@@ -352,6 +352,18 @@ def test_dangerous_values_for_all_sessions_are_named():
     assert {"statement_timeout", "transaction_timeout"} <= set(refused(plan))
 
 
+def test_what_was_told_of_a_machine_counts_without_the_rest():
+    """Storage and CPUs need no memory; memory needs no CPUs."""
+    no_memory = planned(machine=replace(host(cpus=16), memory=None))
+    assert by_name(no_memory)["random_page_cost"] == "1.1"
+    assert by_name(no_memory)["max_parallel_workers"] == "16"
+    assert "shared_buffers" not in by_name(no_memory)
+    assert any("--memory" in warning and "--cpus" not in warning for warning in no_memory.warnings)
+    no_cpus = planned(machine=replace(host(), cpus=None))
+    assert by_name(no_cpus)["shared_buffers"] == "2GB"
+    assert "max_parallel_workers" in refused(no_cpus)
+
+
 def test_many_sessions_are_an_argument_for_a_pooler():
     """Not for more of them."""
     assert "max_connections" not in refused(planned(sessions=70))

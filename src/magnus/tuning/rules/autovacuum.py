@@ -32,7 +32,7 @@ def _duration(basis: Basis) -> Want | None:
 
 
 RULES: Final = (
-    Rule("autovacuum", "on", "PostgreSQL documentation 25.1.5 (wraparound)", _on),
+    Rule("autovacuum", "on", "PostgreSQL documentation, 'Routine Vacuuming' (wraparound)", _on),
     Rule("track_counts", "on", "autovacuum cannot see what changed without it", _on),
     Rule(
         "autovacuum_work_mem",

@@ -25,7 +25,7 @@ from magnus.tuning.units import GB, MB
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from magnus.tuning.facts import Facts, Host, Server
+    from magnus.tuning.facts import Facts, Server
 
 SESSION: Final = 8 * MB
 """Private memory of a session apart from work_mem; 1 to 2 MB were measured on a small catalogue, 5 to 10 are usual."""
@@ -118,9 +118,9 @@ def budget_of(facts: Facts) -> Budget | None:
     Compute the budget. None: the memory that the server may use is not known.
     """
     host, server = facts.host, facts.server
-    if host is None or host.memory <= 0:
+    if host is None or host.memory is None or host.memory <= 0:
         return None
-    return _Computation(facts, host, server).result()
+    return _Computation(facts, host.memory, server).result()
 
 
 def sessions_of(facts: Facts) -> tuple[int, str]:
@@ -139,11 +139,11 @@ class _Computation:
     One budget in the making; every method is a line of the module's table.
     """
 
-    def __init__(self, facts: Facts, host: Host, server: Server) -> None:
+    def __init__(self, facts: Facts, limit: int, server: Server) -> None:
         self.facts = facts
         self.server = server
-        self.limit = host.memory
-        self.reserve = min(max(host.memory // 10, 512 * MB), 8 * GB)
+        self.limit = limit
+        self.reserve = min(max(limit // 10, 512 * MB), 8 * GB)
         self.sessions, self.source = sessions_of(facts)
         self.workers = max(1, int(server.amount("autovacuum_max_workers") or 3))
         self.multiplier = server.amount("hash_mem_multiplier") or 2.0

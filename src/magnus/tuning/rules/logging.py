@@ -73,13 +73,16 @@ def _noise(basis: Basis) -> str:
 
 RULES: Final = (
     Rule(
-        "log_min_duration_statement", "1 s", "slow statements by text, PostgreSQL documentation 20.8.2", _min_duration
+        "log_min_duration_statement",
+        "1 s",
+        "slow statements by text, PostgreSQL documentation, 'Error Reporting and Logging'",
+        _min_duration,
     ),
     Rule("log_min_duration_sample", "100 ms", "sampled at 1 %", _sample),
     Rule("log_statement_sample_rate", "0.01", "sampled at 1 %", _sample_rate),
-    Rule("log_lock_waits", "on", "PostgreSQL documentation 20.8.3", _lock_waits),
-    Rule("log_temp_files", "work_mem", "PostgreSQL documentation 20.8.3", _temp_files),
+    Rule("log_lock_waits", "on", "PostgreSQL documentation, 'Error Reporting and Logging'", _lock_waits),
+    Rule("log_temp_files", "work_mem", "PostgreSQL documentation, 'Error Reporting and Logging'", _temp_files),
     Rule("log_parameter_max_length", "0", "bind values hold secrets", _parameters),
     Rule("log_connections", "on; from 18 as a list of its parts", "bool up to 17, a list since 18", _connections),
-    Rule("log_disconnections", "on", "PostgreSQL documentation 20.8.3", _disconnections),
+    Rule("log_disconnections", "on", "PostgreSQL documentation, 'Error Reporting and Logging'", _disconnections),
 )

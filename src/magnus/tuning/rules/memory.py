@@ -122,14 +122,14 @@ RULES: Final = (
         "shared_buffers",
         "25 % of M; 15 % under 1 GB; at most 1.2 x the data once the server is a week old; down to 15 % when the "
         "sessions need the room; an existing value up to 40 % stays",
-        "PostgreSQL documentation 20.4.1 (25 %); the cap by data size is ours",
+        "PostgreSQL documentation, 'Resource Consumption' (25 %); the cap by data size is ours",
         _shared_buffers,
         cap="40 % of M; the memory proof",
     ),
     Rule(
         "effective_cache_size",
         "min(75 % of M, M - R - N x 8 MB), at least shared_buffers",
-        "PostgreSQL documentation 20.7.2",
+        "PostgreSQL documentation, 'Query Planning'",
         _effective_cache_size,
         cap="M - R",
     ),

@@ -60,7 +60,7 @@ def _io_concurrency(basis: Basis) -> Want | Keep | None:
 
 
 def _cpus(basis: Basis) -> int | None:
-    return None if basis.facts.host is None else max(1, basis.facts.host.cpus)
+    return None if basis.facts.host is None else basis.facts.host.cpus
 
 
 _NO_CPUS: Final = Keep("by CPUs", "the CPUs that the server may use are not known", "tell it: --cpus 4 --memory 8GB")
@@ -121,17 +121,17 @@ RULES: Final = (
     Rule(
         "random_page_cost",
         "1.1 when reads take under 1 ms (measured) or the storage is declared ssd; 4 for hdd",
-        "PostgreSQL documentation 20.7.2; the kernel's rotational flag is not asked, it is wrong on virtual disks",
+        "PostgreSQL documentation, 'Query Planning'; the kernel's rotational flag is wrong on virtual disks",
         _random_page_cost,
     ),
     Rule(
         "effective_io_concurrency",
         "to 17: 200 on ssd, 2 on hdd; from 18: at least its default 16",
-        "PostgreSQL documentation 20.4.5",
+        "PostgreSQL documentation, 'Resource Consumption'",
         _io_concurrency,
         cap="0 where the platform has no posix_fadvise",
     ),
-    Rule("max_parallel_workers", "C", "PostgreSQL documentation 20.4.6", _parallel_workers),
+    Rule("max_parallel_workers", "C", "PostgreSQL documentation, 'Resource Consumption'", _parallel_workers),
     Rule(
         "max_parallel_workers_per_gather",
         "2; warehouse: min(C / 2, 8)",
@@ -145,7 +145,7 @@ RULES: Final = (
         "never lowered: a standby must have at least as many",
         _worker_processes,
     ),
-    Rule("jit", "off for oltp", "PostgreSQL documentation 32.2", _jit),
+    Rule("jit", "off for oltp", "PostgreSQL documentation, 'When to JIT?'", _jit),
     Rule(
         "io_method",
         "worker stays",

@@ -40,5 +40,11 @@ RULES: Final = (
         _preload,
         quick_win=("quick-win-1",),
     ),
-    Rule("compute_query_id", "auto", "PostgreSQL documentation 20.9.2", _query_id, quick_win=("quick-win-1",)),
+    Rule(
+        "compute_query_id",
+        "auto",
+        "PostgreSQL documentation, 'Statistics Monitoring'",
+        _query_id,
+        quick_win=("quick-win-1",),
+    ),
 )

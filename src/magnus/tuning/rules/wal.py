@@ -73,12 +73,17 @@ RULES: Final = (
     Rule(
         "max_wal_size",
         "2 x the WAL of 15 minutes; doubled when over 20 % of the checkpoints were forced by WAL",
-        "PostgreSQL documentation 28.5; the share of forced checkpoints is what pgBadger and check 37 look at",
+        "PostgreSQL documentation, 'WAL Configuration'; more than a fifth forced means that it is too small",
         _max_wal_size,
         cap="at least 1 GB, at most 20 % of the free space of the WAL's disk",
     ),
-    Rule("min_wal_size", "1/4 of max_wal_size", "tuning practice", _min_wal_size),
-    Rule("checkpoint_timeout", "15 min", "PostgreSQL documentation 28.5", _checkpoint_timeout),
+    Rule(
+        "min_wal_size",
+        "1/4 of max_wal_size",
+        "a quarter of the peak is kept for the next burst, the rest is given back",
+        _min_wal_size,
+    ),
+    Rule("checkpoint_timeout", "15 min", "PostgreSQL documentation, 'WAL Configuration'", _checkpoint_timeout),
     Rule("checkpoint_completion_target", "0.9", "default since 14, so mostly nothing to do", _completion_target),
     Rule("wal_buffers", "-1", "automatic: 16 MB from 512 MB of shared_buffers on", _wal_buffers, is_planned=False),
     Rule(
