@@ -661,12 +661,12 @@ MUTANTS = (
     ),
     unit(
         "The budget is never below the pool's size", "_backoff.py",
-        "kept = float(size) if passed", "kept = 0.0 if passed",
+        " + size * min(now - self._at, 1.0)", "",
         "unit/test_retry.py::test_the_budget_is_never_below_the_pools_size",
     ),
     unit(
         "The budget does not save up", "_backoff.py",
-        "self.KEPT / passed if passed > self.KEPT else 1.0", "1.0",
+        "min(self._tokens + earned, float(size))", "self._tokens + earned",
         "unit/test_retry.py::test_the_budget_does_not_save_up",
     ),
     unit(
