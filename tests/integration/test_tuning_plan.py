@@ -23,6 +23,7 @@ from magnus import cli, sql
 from magnus.config import DatabaseConfig
 from magnus.embedded import throwaway
 from magnus.embedded._account import server_account
+from magnus.errors import TuningError
 from magnus.tuning import collect, host, targets
 from magnus.tuning.facts import Context, Facts, Server
 from magnus.tuning.plan import Kind, Plan, State, diff
@@ -282,6 +283,18 @@ async def test_standbys_are_seen_from_both_ends(bare, standby):
     assert "PostgreSQL" in out
     assert "  standby, " in out
     assert "warning: this server is a standby" in out
+
+
+async def test_a_server_that_is_too_old_is_refused(dsn, monkeypatch):
+    """With its version, before anything is asked that it does not know."""
+    con = await collect.open_session(DatabaseConfig(dsn=dsn), {})
+    old = con.get_server_version()._replace(major=14)
+    monkeypatch.setattr(type(con), "get_server_version", lambda _: old)
+    with pytest.raises(TuningError, match="PostgreSQL 14 is too old"):
+        await collect.read_server(con)
+    await con.close()
+    found = magnus("plan", "-d", dsn)
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (4, "", 1)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
