@@ -6,7 +6,8 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants bench bench-pool lock vendor clean
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults bench bench-pool lock vendor \
+	clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ docs: $(VENV)/.dev  ## the pages that are made from the code
 
 mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of the tree; the tests must notice
 	$(BIN)/python tests/mutants.py --write
+
+faults: $(VENV)/.dev  ## the fault campaign on PostgreSQL 18 and 15, and its mutants; FAULTS="--short --only 1,2" for less
+	$(BIN)/python -m tests.faults.campaign $(FAULTS)
 
 bench: $(VENV)/.bench  ## every script in benchmarks/, with peers in the same run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

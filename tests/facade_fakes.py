@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
-from magnus._execution import Execution, Terms
+from magnus._execution import Execution
 from magnus._figures import QueryStats
+from magnus._terms import Terms
 from magnus.config import DatabaseConfig
 from magnus.connection import Connection
 from magnus.lanes import QueryPriority
@@ -140,11 +141,14 @@ class FakePool:
             raise found
         return lease_of(found, lane)
 
-    def hold(self, lease):
+    def hold(self, lease, inside=0):
         self.held.append(lease.con)
 
     def refused_write(self, lease):
         self.refused.append(lease.con)
+
+    def give(self, _lease):
+        return False
 
     async def release(self, lease, *, timeout=None):
         self.released.append(lease.con)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "protections.md"
 POOL = "src/magnus/pool"
 UNIT = "tests/unit/pool"
-LIMIT = 60.0
+CONTROL = "tests/unit/test_control.py"
+LIMIT = 120.0  # for a busy machine: one that runs out counts as caught
 
 
 class Mutant(NamedTuple):
@@ -50,12 +51,22 @@ def shell(protection: str, file: str, text: str, mutated: str, *tests: str) -> M
     return Mutant(protection, f"{POOL}/{file}", text, mutated, tuple(f"tests/races/{t}" for t in tests))
 
 
+def tuning(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(
+        protection, f"src/magnus/tuning/{file}", text, mutated, tuple(f"tests/unit/tuning/{t}" for t in tests)
+    )
+
+
 def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
     return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
 
-def tuning(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+def optimizer(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
     return Mutant(protection, f"src/magnus/tuning/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
+
+
+def unit(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
 
 MUTANTS = (
@@ -236,6 +247,57 @@ MUTANTS = (
         "now < slot.expires or now < self._next_expiry", "now < slot.expires",
         "test_old_connections_are_replaced_one_by_one",
     ),
+    state(
+        "An idle session that has the wanted limit goes first",
+        "return next(reversed(self._idle_by.get(wanted) or self._idle))", "return next(reversed(self._idle))",
+        "test_an_idle_session_that_has_the_limit_goes_first",
+    ),
+    state(
+        "A hand-off changes connections where that saves a round trip",
+        "if better and slot.state is State.ACQUIRED:", "if False:",
+        "test_a_waiter_gets_the_idle_session_that_has_its_limit_and_the_released_one_takes_its_place",
+    ),
+    state(
+        "Limits of idle sessions are not remembered for ever",
+        "if len(self._idle_by) >= _KINDS:", "if False:",
+        "test_many_different_limits_are_not_remembered_for_ever",
+    ),
+    shell(
+        "A waiter that is given an idle connection looks at it first", "_pool.py",
+        "(waiter is not None and not waiter.was_idle)", "waiter is not None",
+        "test_pool_connections.py::test_a_waiter_that_is_given_an_idle_connection_looks_at_it_first",
+    ),
+    shell(
+        "What must not be cancelled is cut, its task left alone", "_sweep.py",
+        "if watch.cut is None:", "if True:",
+        "test_sweep.py::test_what_must_not_be_cancelled_is_cut_when_it_is_overdue",
+    ),
+    shell(
+        "A cut holds for one use of a watch", "_slots.py",
+        "cut, self.cut = self.cut, None", "cut = self.cut",
+        "test_sweep.py::test_after_a_cut_the_watch_is_as_new",
+    ),
+    Mutant(
+        "COMMIT is deaf to the cancellation of its caller",
+        "src/magnus/_commit.py", "yield None if future is None else _Deaf(future)", "yield from future or iter([None])",
+        ("tests/unit/test_commit.py::test_a_cancellation_waits_for_the_answer",),
+    ),
+    Mutant(
+        "Statements made wrong by a change of the schema are dropped on every connection",
+        "src/magnus/_driver_fast.py", "self._drop_global_statement_cache()  #", "self._drop_local_statement_cache()  #",
+        ("tests/unit/test_driver_fast.py::test_a_statement_that_became_wrong_is_dropped_everywhere_and_run_anew",),
+    ),
+    Mutant(
+        "A statement that the server has run is not run twice",
+        "src/magnus/_driver_fast.py", "await self.reload_schema_state()\n            raise error",
+        "await self.reload_schema_state()\n            return",
+        ("tests/unit/test_driver_fast.py::test_a_type_that_became_wrong_is_an_error_and_is_read_anew",),
+    ),
+    Mutant(
+        "In a transaction nothing is prepared anew behind the caller's back",
+        "src/magnus/_driver_fast.py", "if self._protocol.is_in_transaction():\n            raise error", "",
+        ("tests/unit/test_driver_fast.py::test_inside_a_transaction_nothing_is_run_anew",),
+    ),
     shell(
         "A cancelled waiter tells the pool", "_pool.py",
         "                    self._apply(state.withdraw(waiter, self._now()))\n                    raise",
@@ -269,6 +331,150 @@ MUTANTS = (
         "A task of the pool that is cancelled frees its slot", "_keeper.py",
         "if error is not None or task.cancelled():", "if error is not None:",
         "test_pool_connections.py::test_closing_cancels_connects_even_before_their_first_step",
+    ),
+    shell(
+        "A standby is left when it refuses a write", "_operations.py",
+        "            self.expire()\n", "",
+        "test_pool_custody.py::test_a_write_that_a_standby_refuses_replaces_every_connection",
+    ),
+    shell(
+        "The user's own read-only mode is no standby", "_operations.py",
+        "if not _driver.is_on_standby(lease.con):\n            return", "",
+        "test_pool_custody.py::test_a_write_that_a_standby_refuses_replaces_every_connection",
+    ),
+    shell(
+        "A task that waits for itself is told at once", "_custody.py",
+        "if is_stuck(task, self._held(task, rank), self._state.lanes.caps):", "if False:",
+        "test_pool_custody.py::test_a_task_that_would_wait_for_itself_is_told_at_once",
+    ),
+    shell(
+        "In a child process nothing inherited is used", "_guard.py",
+        "        self.loop = None\n        self.is_inherited = True", "        self.is_inherited = True",
+        "test_pool_custody.py::test_a_child_process_touches_nothing",
+    ),
+    shell(
+        "A paused pool hands out nothing", "_lanes.py",
+        '    def pause(self) -> None:\n        """\n        Let nobody take a slot.\n        """\n'
+        "        self._caps = [0] * len(self._table)",
+        '    def pause(self) -> None:\n        """\n        Let nobody take a slot.\n        """\n',
+        "test_pool_custody.py::test_a_pause_lets_nobody_in_and_waits_for_who_is_out",
+    ),
+    Mutant(
+        "A reading of the catalogue leaves no connection behind",
+        "src/magnus/_beside.py", "            con.terminate()\n", "            pass\n",
+        ("tests/unit/test_beside.py::test_a_cancelled_question_ends_its_connection_at_once",),
+    ),
+    Mutant(
+        "A failed probe of somebody else is followed up",
+        "src/magnus/_control.py", "            if self.verdicts.is_ok:\n                self._wake.set()\n", "",
+        (f"{CONTROL}::test_a_probe_of_somebody_else_that_failed_is_followed_up_without_waiting_for_the_interval",),
+    ),
+    tuning(
+        "A value cannot leave its quotes", "quoting.py",
+        """_single_line(value).replace("'", "''")
+    return "E'\"""", """_single_line(value)
+    return "E'\"""",
+        "test_quoting.py",
+    ),
+    tuning(
+        "A setting's name is a name", "quoting.py",
+        "if not _NAME.fullmatch(name) or len(name) > 127:", "if False:",
+        "test_quoting.py::test_a_name_that_is_none_is_refused",
+    ),
+    tuning(
+        "A value is a single line", "quoting.py",
+        "if _LINE_ENDS.search(value):", "if False:",
+        "test_quoting.py::test_a_value_of_several_lines_is_refused",
+    ),
+    tuning(
+        "A list setting is one literal an item", "quoting.py",
+        "if name not in LIST_SETTINGS:", "if True:",
+        "test_quoting.py::test_a_list_is_one_literal_an_item",
+    ),
+    tuning(
+        "A plan that was edited is refused", "plan.py",
+        "if found.digest != found.computed_digest():", "if False:",
+        "test_plan.py::test_a_plan_that_was_edited_is_refused",
+    ),
+    tuning(
+        "Preloaded libraries are kept", "rules/statistics.py",
+        "return Want(joined((*server.preload, LIBRARY)), reason", "return Want(LIBRARY, reason",
+        "test_plan.py::test_the_preload_list_is_merged_never_replaced",
+    ),
+    tuning(
+        "A library that is not installed is not preloaded", "rules/statistics.py",
+        "if server.available_extensions and LIBRARY not in server.available_extensions:", "if False:",
+        "test_plan.py::test_a_library_that_is_not_installed_is_not_preloaded",
+    ),
+    tuning(
+        "Undo returns to the value that ALTER SYSTEM gave before", "planner.py",
+        "if setting.in_auto_conf or", "if False and",
+        "test_plan.py::test_undo_returns_to_what_was_there_not_to_the_default",
+    ),
+    tuning(
+        "What takes memory comes with what gives some back", "planner.py",
+        'needs = tuple(f"setting:{name}" for name in sorted(others))', "pass",
+        "test_plan.py::test_only_takes_quick_wins_groups_settings_and_ids",
+    ),
+    tuning(
+        "Nothing that takes memory is raised when the sessions do not fit", "rules/budget.py",
+        "        if room < self._least_need():\n            return None\n", "",
+        "test_budget.py::test_sessions_that_do_not_fit_raise_nothing_and_say_what_would_fit",
+    ),
+    tuning(
+        "Rounding takes a twentieth of the reserve at most", "rules/budget.py",
+        "if rounded > exact and (rounded - exact) * share > self.reserve / 20:", "if False:",
+        "test_budget.py::test_rounding_takes_little_of_the_reserve",
+    ),
+    tuning(
+        "An unsafe value is lowered however little it differs", "rules/rule.py",
+        "not found.is_strict and is_good", "is_good",
+        "test_budget.py::test_an_unsafe_value_is_lowered_however_little_it_differs",
+    ),
+    tuning(
+        "What this build of the server does not know is not planned", "setting.py",
+        'if self.vartype == "enum" and text.lower() not in self.enumvals:', "if False:",
+        "test_setting.py::test_what_the_server_would_refuse_is_refused_with_the_reason",
+    ),
+    tuning(
+        "What outranks ALTER SYSTEM is not planned", "rules/rule.py",
+        "if setting.is_outranked:", "if False:",
+        "test_plan.py::test_what_outranks_alter_system_is_not_planned",
+    ),
+    tuning(
+        "Superusers, replication and monitoring are spared the time-out", "objects.py",
+        "if not (role.is_superuser or role.is_replication or role.is_monitor or", "if not (",
+        "test_plan.py::test_idle_time_out_is_for_application_roles_only",
+    ),
+    tuning(
+        "A limit of a parent counts", "host.py",
+        "for depth in range(len(parts), -1, -1):", "for depth in range(len(parts), len(parts) - 1, -1):",
+        "test_host.py::test_memory_is_the_least_of_the_machine_and_every_limit_above",
+    ),
+    tuning(
+        "Version 1's word for no limit is no limit", "host.py",
+        "return value if 0 < value < UNLIMITED else None", "return value",
+        "test_host.py::test_memory_is_the_least_of_the_machine_and_every_limit_above",
+    ),
+    tuning(
+        "A stranger's process is not taken for the server", "host.py",
+        'return title.startswith("postgres: ") and where in title', 'return title.startswith("postgres: ")',
+        "test_host.py::test_a_process_is_here_only_when_it_serves_this_very_connection",
+    ),
+    tuning(
+        "A session's own value does not pass for the server's", "settings_read.py",
+        "if setting.source not in _OF_SESSION:", "if True:",
+        "test_collect.py::test_the_files_say_what_a_roles_own_value_hides",
+    ),
+    tuning(
+        "Each storage read is at a place of its own", "storage.py",
+        "chance.randrange(count)", "0",
+        "test_host.py::test_random_reads_are_measured",
+    ),
+    tuning(
+        "Standbys are raised before their primary", "notes.py",
+        "(raised if is_raised else lowered)", "lowered",
+        "test_plan.py::test_standbys_come_first_when_a_value_rises",
     ),
     slow_log(
         "The slow-query log's queue is bounded", "slowlog/_buffer.py",
@@ -365,71 +571,276 @@ MUTANTS = (
         "for other in waiting[session.pid] if other.pid not in placed", "for other in waiting[session.pid]",
         "unit/insight/test_activity.py::test_a_deadlock_is_shown_once",
     ),
-    tuning(
+    optimizer(
         "A change's intention is flushed to disk before it is made", "journal.py",
         "            os.fsync(descriptor)\n            if size == 0:", "            if size == 0:",
         "unit/tuning/test_journal.py::test_every_entry_is_flushed_before_write_returns",
     ),
-    tuning(
+    optimizer(
         "A line of the journal that was changed is noticed", "journal.py",
         "not entry.is_intact or ", "",
         "unit/tuning/test_journal.py::test_tampering_is_noticed",
     ),
-    tuning(
+    optimizer(
         "A rollback never overwrites somebody else's later value", "ledger.py",
         "    return Decision(Verdict.CONFLICT, now)\n\n\ndef _",
         "    return Decision(Verdict.PUT_BACK, before)\n\n\ndef _",
         "unit/tuning/test_ledger.py::test_the_three_way_decision",
     ),
-    tuning(
+    optimizer(
         "What a plan's text says is what its change says", "admission.py",
         "if expected is not None and change.sql != expected:", "if False:",
         "unit/tuning/test_admission.py::test_sql_that_is_not_what_the_change_says_is_refused",
     ),
-    tuning(
+    optimizer(
         "No plan unloads somebody's library", "admission.py",
         "if lost and change.name", "if False and change.name",
         "unit/tuning/test_admission.py::test_a_library_must_not_be_lost",
     ),
-    tuning(
+    optimizer(
         "Standbys come before the primary", "admission.py",
         "    if not raised:\n", "    if True:\n",
         "unit/tuning/test_admission.py::test_standbys_come_before_the_primary_when_raised",
     ),
-    tuning(
+    optimizer(
         "What the command line gives is not set in vain", "admission.py",
         "if setting.is_outranked:", "if False:",
         "unit/tuning/test_admission.py::test_a_command_line_value_outranks_the_file",
     ),
-    tuning(
+    optimizer(
         "A trial archives nothing", "preflight.py",
         '    "archive_mode": "off",\n', "",
         "unit/tuning/test_preflight.py::test_nothing_of_the_server_reaches_the_trial",
     ),
-    tuning(
+    optimizer(
         "A recovery that moves is not taken for death", "guard.py",
         "        if marker != seen:", "        if False:",
         "integration/tuning/test_guard.py::test_crash_recovery_that_moves_is_not_taken_for_death",
     ),
-    tuning(
+    optimizer(
         "The dead-man leaves what others set", "guard.py",
         "return before if autoconf.values(edited) == had else edited", "return before",
         "integration/tuning/test_guard.py::test_what_others_set_meanwhile_survives_the_putting_back",
     ),
-    tuning(
+    optimizer(
         "One operator at a time", "session.py",
         "        if not others:\n", "        if True:\n",
         "integration/tuning/test_apply.py::test_one_operator_at_a_time",
     ),
-    tuning(
+    optimizer(
         "A difference within the noise is no verdict", "effect.py",
         "noise = max(_WIDTH * error,", "noise = max(0 * error,",
         "unit/tuning/test_effect.py::test_one_query",
     ),
-    tuning(
+    optimizer(
         "A table with rows is never dropped", "undo.py",
         '    if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):', "    if False:",
         "integration/tuning/test_apply.py::test_a_table_with_rows_is_never_dropped",
+    ),
+    unit(
+        "What was not seen is unknown, never ok", "tuning/checks/_model.py",
+        "State.UNKNOWN if verdict.missing else State.OK", "State.OK",
+        "unit/tuning/test_checks.py::test_what_was_not_seen_is_unknown",
+    ),
+    unit(
+        "Use is judged on old statistics only", "tuning/checks/_snapshot.py",
+        "if age < days * DAY:", "if False:",
+        "unit/tuning/test_checks.py::test_what_was_not_seen_is_unknown",
+    ),
+    unit(
+        "An index that more than speed depends on is not proposed to be dropped", "tuning/checks/indexes.py",
+        "others = () if _is_bound(row) else (", "others = (",
+        "unit/tuning/test_checks.py::test_a_check_stays_quiet",
+    ),
+    unit(
+        "What a standby may use is not called unused", "tuning/checks/indexes.py",
+        "if idle and standbys:", "if False:",
+        "unit/tuning/test_checks.py::test_what_was_not_seen_is_unknown",
+    ),
+    unit(
+        "An index that is being built is not called broken", "tuning/checks/indexes.py",
+        'if row["oid"] in building or row["table_oid"] in building:', "if False:",
+        "unit/tuning/test_checks.py::test_a_check_stays_quiet",
+    ),
+    unit(
+        "The undo of a setting is the value that was there", "tuning/checks/_fixes.py",
+        "setting.text if is_in_file else None", "None",
+        "unit/tuning/test_checks.py::test_undo_brings_back_what_was_set_and_not_the_default",
+    ),
+    unit(
+        "A name cannot steer the terminal", "cli/check.py",
+        "char if char.isprintable() else", "char if char else",
+        "unit/tuning/test_check_output.py::test_text_has_the_verdicts_first_and_an_action_for_each_finding",
+    ),
+    unit(
+        "The checks read in one read-only snapshot", "tuning/reading.py",
+        'con.transaction(isolation="repeatable_read", readonly=True)', "con.transaction()",
+        "integration/test_check.py::test_it_changes_nothing_and_locks_nothing_above_access_share",
+    ),
+    unit(
+        "The checks wait for no lock", "tuning/reading.py",
+        'f"SET LOCAL lock_timeout = {LOCK_TIMEOUT * 1000:.0f}",', "",
+        "integration/test_check.py::test_it_changes_nothing_and_locks_nothing_above_access_share",
+    ),
+    unit(
+        "The checks call no function or operator of a user's", "tuning/reading.py",
+        '"SET LOCAL search_path = pg_catalog",', "",
+        "integration/test_check.py::test_a_users_own_functions_and_operators_are_never_called",
+    ),
+    unit(
+        "Locks on sequences are given back", "tuning/reading.py",
+        "_BATCH: Final = 200", "_BATCH: Final = 10**9",
+        "integration/test_check.py::test_locks_on_sequences_are_given_back",
+    ),
+    unit(
+        "Only an index of ours is proposed to be dropped", "tuning/indexing.py",
+        "return name.startswith(OURS)", "return bool(name)",
+        "integration/test_indexes.py::test_only_an_index_of_ours_is_proposed_to_be_dropped",
+    ),
+    unit(
+        "Equality comes before sort and bounds", "tuning/indexing.py",
+        "return (*equal, *rest)[:_MOST_COLUMNS]", "return (*rest, *equal)[:_MOST_COLUMNS]",
+        "unit/tuning/test_indexing.py::test_the_columns_of_an_index_and_their_order",
+    ),
+    unit(
+        "What was sent is repeated only when it was declared repeatable", "retry.py",
+        "        case Verdict.PERHAPS | Verdict.UNKNOWN:\n            return rights.is_repeatable",
+        "        case Verdict.PERHAPS | Verdict.UNKNOWN:\n            return True",
+        "unit/test_retry.py::test_what_may_be_repeated_is_what_was_declared",
+        "unit/test_retry.py::test_an_unknown_commit_is_not_repeated_unless_that_was_declared",
+    ),
+    unit(
+        "Of several answers in an error the most cautious holds", "_verdicts.py",
+        "max(found, default=_V.NEVER)", "min(found, default=_V.NEVER)",
+        "unit/test_verdicts.py::test_of_several_answers_the_most_cautious_holds",
+    ),
+    unit(
+        "An error without an answer of the server's is final inside a transaction that is open", "_verdicts.py",
+        "if is_closed or phase is not Phase.BLOCK else _V.NEVER", "if True else _V.NEVER",
+        "unit/test_verdicts.py::test_inside_a_transaction_a_broken_socket_counts_when_the_connection_is_closed",
+    ),
+    unit(
+        "What lacks memory or disk is repeated once", "retry.py",
+        "(rights.is_whole or rights.is_repeatable) and not was_once", "(rights.is_whole or rights.is_repeatable)",
+        "unit/test_retry.py::test_what_is_worth_one_repeat_gets_one",
+    ),
+    unit(
+        "Repeats have a budget", "retry.py",
+        "and not self._budget(now)", "and False",
+        "unit/test_retry.py::test_a_spent_budget_ends_the_attempts_but_not_those_of_what_was_not_sent",
+    ),
+    unit(
+        "The budget is never below the pool's size", "_backoff.py",
+        " + size * min(now - self._at, 1.0)", "",
+        "unit/test_retry.py::test_the_budget_is_never_below_the_pools_size",
+    ),
+    unit(
+        "The budget does not save up", "_backoff.py",
+        "min(self._tokens + earned, float(size))", "self._tokens + earned",
+        "unit/test_retry.py::test_the_budget_does_not_save_up",
+    ),
+    unit(
+        "Pauses are drawn: full jitter", "_backoff.py",
+        "return uniform(0.0, ceiling)", "return ceiling",
+        "unit/test_retry.py::test_delays_are_drawn_between_zero_and_a_growing_bound",
+    ),
+    unit(
+        "No attempt is begun that the deadline would end", "retry.py",
+        "return delay if delay < remaining else None", "return delay",
+        "unit/test_retry.py::test_no_attempt_beyond_their_number_or_the_deadline",
+    ),
+    unit(
+        "A declaration ends with its function", "retry.py",
+        "declaration.is_over = True", "declaration.is_over = False",
+        "unit/test_retry.py::test_a_declaration_holds_inside_the_function_and_not_after_it",
+    ),
+    unit(
+        "A text that may commit half-way is not repeated after an error", "_statements.py",
+        "return ORDINARY if is_whole(text) else IN_PARTS", "return ORDINARY",
+        "integration/test_units.py::test_a_text_of_several_statements_is_not_repeated_after_an_error",
+    ),
+    unit(
+        "What is repeated because it reads, runs READ ONLY", "_statements.py",
+        "limits = terms.reading if rights is READ else terms.limits", "limits = terms.limits",
+        "integration/test_units.py::test_a_read_cannot_write",
+    ),
+    unit(
+        "A transaction after a read can write", "session.py",
+        "        elif is_writing:\n", "        elif False:\n",
+        "integration/test_units.py::test_the_session_that_ran_a_read_can_write_again",
+    ),
+    unit(
+        "A session that is read only by its own settings stays so", "session.py",
+        " and not self._is_guarded", "",
+        "integration/test_units.py::test_a_session_that_is_read_only_by_its_own_settings_stays_so",
+    ),
+    unit(
+        "COMMIT is believed by its tag alone", "_commit.py",
+        'if tag == "ROLLBACK":\n        raise CommitRolledBack', 'if tag == "ROLLBACK":\n        return',
+        "unit/test_commit.py::test_the_tag_rollback_is_an_error",
+        "integration/test_units.py::test_an_error_of_the_functions_own_is_raised_at_once",
+    ),
+    unit(
+        "COMMIT is not cancelled", "_commit.py",
+        "                    self.cancelled = error", "                    raise",
+        "unit/test_commit.py::test_a_cancellation_waits_for_the_answer",
+    ),
+    unit(
+        "A COMMIT that is not answered has an unknown outcome", "_commit.py",
+        "if is_unreplicated:", "if False:",
+        "unit/test_commit.py::test_a_commit_that_did_not_reach_the_standby_is_unknown",
+    ),
+    unit(
+        "A unit that happens once has a key that somebody else may have", "once.py",
+        "self.is_claimed = tag == CLAIMED", "self.is_claimed = True",
+        "integration/test_once.py::test_a_unit_runs_once_and_a_repeat_gets_its_answer",
+    ),
+    unit(
+        "The key is one request's", "once.py",
+        'if row["request_hash"] != self.request_hash:', "if False:",
+        "integration/test_once.py::test_a_key_with_another_request_is_refused",
+    ),
+    unit(
+        "An unknown outcome is resolved by the key", "_units.py",
+        "            course.lost()\n", "            pass\n",
+        "integration/test_once.py::test_what_nobody_can_say_until_the_deadline_is_unknown_and_the_key_finds_out",
+        "integration/test_once.py::test_whatever_fails_after_an_unknown_outcome_leaves_it_unknown",
+    ),
+    unit(
+        "A found answer is given after a COMMIT of its own", "once.py",
+        "UPDATE magnus_once SET replays = replays + 1 WHERE scope", "UPDATE magnus_once SET replays = 0 WHERE scope",
+        "integration/test_once.py::test_an_answer_is_given_only_after_a_commit_of_its_own",
+    ),
+    unit(
+        "Repeats at the same time share one flight", "_units.py",
+        "while (ahead := self._flights.get(unit.id)) is not None:", "while (ahead := self._flights.get(unit)):",
+        "integration/test_once.py::test_repeats_at_the_same_time_share_one_flight",
+    ),
+    unit(
+        "An answer that could not be read again is refused before COMMIT", "once.py",
+        "            decode(response, kind)\n        except UNREADABLE as error:\n            raise TypeError",
+        "            pass\n        except UNREADABLE as error:\n            raise TypeError",
+        "integration/test_once.py::test_an_answer_that_could_not_be_read_again_is_an_error_at_once",
+    ),
+    unit(
+        "Wrong credentials end the round of hosts", "_hosts.py",
+        " or is_final(error)", "",
+        "unit/test_hosts.py::test_wrong_credentials_end_it",
+    ),
+    unit(
+        "Of several hosts one that takes writes is wanted", "config.py",
+        'asked or "read-write"', 'asked or "any"',
+        "unit/test_hosts.py::test_of_several_hosts_one_that_takes_writes_is_wanted",
+    ),
+    unit(
+        "A long outage is probed patiently", "pool/_limits.py",
+        "patience = min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "patience = 1.0",
+        "unit/pool/test_state.py::test_a_long_outage_is_probed_less_often",
+    ),
+    unit(
+        "Connections that are lost together are replaced by one connect", "pool/_state.py",
+        "            self._window = 1  # seldom", "            pass  # seldom",
+        "unit/pool/test_state.py::test_a_lost_connection_is_replaced_by_one_connect_whoever_waits",
     ),
 )  # fmt: skip
 

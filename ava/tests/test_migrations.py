@@ -23,7 +23,7 @@ from ava.migrations import (
     pending,
     status,
 )
-from magnus import Database, DatabaseConfig
+from magnus import Database, DatabaseConfig, once
 from magnus.embedded import throwaway
 from tests.servers import binaries_or_skip
 
@@ -249,3 +249,11 @@ async def test_user_who_may_not_create_roles_is_given_the_sql_that_helps(cluster
         assert (await status(db)).is_current
     assert caught.value.user == "Odd Name"
     assert caught.value.remedy in str(caught.value)
+
+
+def test_the_table_of_keys_is_the_layers_own():
+    """Statement by statement: what the layer ships is what AVA makes."""
+    (migration,) = [each for each in discover() if each.name == "once"]
+    statements = [part.strip() for part in re.sub(r"(?m)^--.*\n", "", once.table()).split(";") if part.strip()]
+    assert len(statements) == 6
+    assert all(statement in migration.sql for statement in statements)

@@ -30,13 +30,12 @@ class Budget:
 
     When everything fails, repeats multiply the load just when the server can bear it least; a tenth more it can bear
     (Google SRE Book, "Handling Overload"). The slots are the floor because a restart of the server takes that many
-    units at once, and each of them deserves its repeat. What was earned is kept for ten seconds at most.
+    units at once, and each of them deserves its repeat. No more than that is saved up.
     """
 
     __slots__ = ("_at", "_tokens", "_units")
 
     RATIO: Final = 0.1
-    KEPT: Final = 10.0
 
     def __init__(self) -> None:
         self._tokens = 0.0
@@ -47,11 +46,9 @@ class Budget:
         """
         Ask for one repeat. `units` have been begun so far, the pool has `size` slots.
         """
-        passed = now - self._at
-        share = self.KEPT / passed if passed > self.KEPT else 1.0
-        earned = self.RATIO * max(units - self._units, 0) * share
-        kept = float(size) if passed >= 1.0 else min(self._tokens + size * passed, float(size))
-        self._tokens, self._at, self._units = kept + earned, now, units
+        earned = self.RATIO * max(units - self._units, 0) + size * min(now - self._at, 1.0)
+        self._tokens = min(self._tokens + earned, float(size))
+        self._at, self._units = now, units
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0

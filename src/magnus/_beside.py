@@ -34,7 +34,7 @@ async def open_beside(config: DatabaseConfig, connect: Connect, purpose: str = "
         settings = arguments["server_settings"]
         settings["application_name"] = _named(settings["application_name"], purpose)
     try:
-        async with asyncio.timeout(config.connect_timeout):
+        async with asyncio.timeout(_driver.connect_limit(config.connect_timeout, arguments)):
             con = await connect(**arguments)
     except Exception as error:  # noqa: BLE001  # named here
         found = _driver.connect_error(error)

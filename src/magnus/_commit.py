@@ -77,26 +77,23 @@ class _Undeterred:
         try:
             while True:
                 future = work.send(None)
-                yield from self._wait(future)
+                if future is not None:
+                    future._asyncio_future_blocking = False  # noqa: SLF001  # as a task does with what it is given
+                is_done = False
+                while not is_done:
+                    try:
+                        yield None if future is None else _Deaf(future)
+                    except asyncio.CancelledError as error:
+                        if future is None or not future.cancelled():
+                            self.cancelled = error
+                    except Exception:  # noqa: BLE001, S110  # the future's own, which the work asks it for
+                        pass
+                    is_done = future is None or future.done()
         except StopIteration as done:
             tag: str = done.value
             return tag
         finally:
             work.close()
-
-    def _wait(self, future: asyncio.Future[Any] | None) -> Generator[Any, None, None]:
-        if future is not None:
-            future._asyncio_future_blocking = False
-        while True:
-            try:
-                yield None if future is None else _Deaf(future)
-            except asyncio.CancelledError as error:
-                if future is None or not future.cancelled():
-                    self.cancelled = error
-            except Exception:  # noqa: BLE001, S110  # the future's own, which the work asks it for
-                pass
-            if future is None or future.done():
-                return
 
 
 async def commit(

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from magnus.pool import PoolSnapshot
 
 _PROBE_LIMIT: Final = 2.0
-_AFTER_FAILURE: Final = 1.0
+_AFTER_FAILURE: Final = 2.0  # beside the pool's attempts this makes two a second at most
+_REOPENED: Final = 1.0
 _CLOSE_LIMIT: Final = 1.0
 _HIGH: Final = 0.9
 INCURABLE: Final = frozenset({"credentials", "database"})
@@ -45,6 +46,7 @@ class ProbeState:
         failures: Probes that failed since then.
         is_warm: The pool has had a connection to give.
         no_handoff_since: Since when every caller has had to wait and none was served (monotonic seconds), or None.
+        cause: Why the last probe failed, a word of `ConnectError.reason`; None when it did not.
     """
 
     is_ok: bool
@@ -52,6 +54,7 @@ class ProbeState:
     failures: int
     is_warm: bool
     no_handoff_since: float | None
+    cause: str | None = None
 
 
 class Verdicts:
@@ -63,6 +66,7 @@ class Verdicts:
         self.is_ok = False
         self.last_ok: float | None = None
         self.failures = 0
+        self.cause: str | None = None
         self._failing_since = 0.0
         self._is_high = False
 
@@ -71,19 +75,20 @@ class Verdicts:
         Take note of a probe that succeeded.
         """
         failures, self.failures = self.failures, 0
-        self.is_ok, self.last_ok = True, now
+        self.is_ok, self.last_ok, self.cause = True, now, None
         return HealthCheckRecovered(failures, now - self._failing_since) if failures else None
 
-    def failed(self, now: float, error_type: str) -> Event | None:
+    def failed(self, now: float, error_type: str, reason: str = "unreachable") -> Event | None:
         """
-        Take note of a probe that failed, or of the control connection's loss.
+        Take note of a probe that failed, or of the control connection's loss; `reason` is a word of `ConnectError`.
         """
         self.is_ok = False
         self.failures += 1
+        self.cause = reason
         if self.failures > 1:
             return None
         self._failing_since = now
-        return HealthCheckFailed(self.failures, error_type)
+        return HealthCheckFailed(self.failures, error_type, reason)
 
     def used(self, pool: PoolSnapshot) -> Event | None:
         """
@@ -154,6 +159,13 @@ class Control:
         """
         self._loop = asyncio.get_running_loop().create_task(self._watch())
 
+    def wake(self) -> None:
+        """
+        Probe soon: the server was heard of elsewhere.
+        """
+        if not self.verdicts.is_ok:
+            self._wake.set()
+
     async def close(self) -> None:
         """
         Stop probing and close the connection.
@@ -192,7 +204,7 @@ class Control:
         except TimeoutError:
             return
         self._wake.clear()
-        await self._clock.sleep(max(0.0, self._opened_at + _AFTER_FAILURE - self._clock.now()))
+        await self._clock.sleep(max(0.0, self._opened_at + _REOPENED - self._clock.now()))
 
     async def _probe(self) -> bool:
         try:
@@ -204,7 +216,8 @@ class Control:
             if self.verdicts.is_ok:
                 self._wake.set()
             self.last_error = error if isinstance(error, ConnectError) else _driver.connect_error(error)
-            self._tell(self.verdicts.failed(self._clock.now(), type(error.__cause__ or error).__name__))
+            kind, reason = type(error.__cause__ or error).__name__, self.last_error.reason
+            self._tell(self.verdicts.failed(self._clock.now(), kind, reason))
             return False
         self._tell(self.verdicts.succeeded(self._clock.now()))
         return True

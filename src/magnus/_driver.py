@@ -10,16 +10,18 @@ import select
 import socket
 import ssl
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
 from magnus._driver_fast import FastConnection
 from magnus._effects import FULL_RESET
+from magnus._hosts import STAGGER, NoHost, first_of
 from magnus.errors import ConnectError, DatabaseError, PoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
     Connection = asyncpg.Connection[asyncpg.Record]
     Connect = Callable[..., Awaitable[Connection]]
@@ -78,6 +80,7 @@ _PHRASES: Final = {
     "starting": "the server is starting up, shutting down or recovering",
     "tls": "the encrypted connection could not be agreed",
     "timeout": "the server did not answer in time",
+    "read_only": "no server that takes writes was found",
     "other": "the connection could not be set up",
 }
 
@@ -99,6 +102,9 @@ def _connect_reason(error: BaseException, sqlstate: str | None) -> str:
     if sqlstate is not None:
         return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE.get(sqlstate[:2], "other")
     causes = list(chain(error))
+    if any(isinstance(found, asyncpg.TargetServerAttributeNotMatched) for found in causes):
+        wanted = ("read-write", "primary")
+        return "read_only" if any(word in str(found) for found in causes for word in wanted) else "other"
     if any(isinstance(found, ssl.SSLError) or "SSL" in str(found) for found in causes if isinstance(found, OSError)):
         return "tls"
     if any(isinstance(found, TimeoutError) for found in causes):
@@ -239,11 +245,72 @@ class CommitNotices:
             self.is_unreplicated = True
 
 
-async def driver_connect(**arguments: Any) -> Connection:
+async def driver_connect(*, hosts: list[tuple[str, int | None]] | None = None, **arguments: Any) -> Connection:
     """
     Open one connection with the driver. `arguments` are those of `asyncpg.connect`.
+
+    Of several `hosts` the first that is fit is taken, and is the first to be tried the next time.
+
+    Raises:
+        Exception: the driver's own; when no host was fit, that of the one whose failure says most.
     """
+    if not hosts:
+        return await _connect_to(arguments)
+    wanted = arguments.pop("target_session_attrs", "any")
+    try:
+        if wanted == "prefer-standby":
+            try:
+                return await _connect_first(hosts, {**arguments, "target_session_attrs": "standby"})
+            except NoHost:
+                wanted = "any"
+        return await _connect_first(hosts, {**arguments, "target_session_attrs": wanted})
+    except NoHost as missing:
+        raise min(missing.errors, key=_tells) from None
+
+
+def connect_limit(timeout: float, arguments: Mapping[str, Any]) -> float:
+    """
+    Return the seconds that a connect may take in all: `timeout` for each host, the last of which begins last.
+    """
+    return timeout + STAGGER * max(len(arguments.get("hosts", ())) - 1, 0)
+
+
+async def _connect_first(hosts: list[tuple[str, int | None]], arguments: dict[str, Any]) -> Connection:
+    tries = [partial(_connect_to, {**arguments, "host": host, "port": port}) for host, port in hosts]
+    place, con = await first_of(tries, is_final=_is_final, discard=_terminate)
+    hosts.insert(0, hosts.pop(place))
+    return con
+
+
+async def _connect_to(arguments: dict[str, Any]) -> Connection:
+    try:
+        return await asyncpg.connect(connection_class=PooledConnection, **arguments)
+    except asyncpg.PostgresError as error:
+        # Not every platform can watch a client's socket, and a pooler in between knows few settings.
+        settings = arguments.get("server_settings") or {}
+        if _CHECK not in settings or _CHECK not in str(error) or error.sqlstate not in _REFUSALS:
+            raise
+        del settings[_CHECK]  # for good: the settings are shared by all connects of a pool
     return await asyncpg.connect(connection_class=PooledConnection, **arguments)
+
+
+_CHECK: Final = "client_connection_check_interval"
+_REFUSALS: Final = frozenset({"22023", "42704", "08P01", "55P02"})
+_MOST_TELLING: Final = (
+    "credentials", "database", "tls", "too_many", "starting", "read_only", "timeout", "unreachable", "other"
+)  # fmt: skip
+
+
+def _tells(error: Exception) -> int:
+    return _MOST_TELLING.index(connect_error(error).reason)
+
+
+def _is_final(error: Exception) -> bool:
+    return connect_error(error).reason in {"credentials", "database"}
+
+
+def _terminate(con: Connection) -> None:
+    con.terminate()
 
 
 def note_release(con: Any) -> None:

@@ -7,42 +7,27 @@ over.
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
 from magnus import _commit
-from magnus._clock import MonotonicClock
+from magnus._catalogue import CLEAN
 from magnus._driver import is_on_standby, is_read_only_by_default
 from magnus._normalise import normalised
 from magnus._trace import SessionTrace
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.lanes import current
 from magnus.observe import QueryTimedOut
-from magnus.session import (
-    PLAIN,
-    LaneLimit,
-    ReadOnly,
-    Window,
-    lane_limits,
-    limit_of,
-    plain_begin,
-    server_limit,
-    window,
-)
+from magnus.session import PLAIN, ReadOnly, Window, limit_of, plain_begin, server_limit, window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable
 
-    from magnus._clock import Clock
     from magnus._driver import Connection as RawConnection
-    from magnus._figures import QueryStats
-    from magnus._trace import Knowledge
-    from magnus.config import DatabaseConfig
+    from magnus._terms import Terms
     from magnus.lanes import QueryPriority
-    from magnus.observe import Event
     from magnus.pool import Lease, Pool
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
@@ -51,72 +36,10 @@ T = TypeVar("T")
 
 _SHOWN: Final = 200
 _NEAR: Final = 0.9
-_GRACE: Final = 0.2  # a cancel takes a few milliseconds on a server that answers
 _LATE: Final = 2.0  # a cancel that came before its statement finds nothing to cancel: then the connection is cut
 _HAS_TRANSACTION_TIMEOUT: Final = 17
 SWEPT: Final = frozenset({"fetch", "fetchrow", "fetchval", "execute"})
 """Methods of the driver's connection that only wait for the server; the others get the driver's own timer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """
-    What holds for every statement of one database.
-
-    Attributes:
-        limits: By lane.
-        reading: The same, for statements that run READ ONLY.
-        startup_limit: The session's own statement_timeout, seconds.
-        transaction_limits: Of a whole transaction, by the lane it runs in.
-        stats: Where statements are counted.
-        notify: Who is told of events.
-        clock: Whose seconds all deadlines are in.
-        make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
-        knowledge: What statements do to sessions; None where every session is reset whatever it did.
-        now: The clock's.
-        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
-            None where nobody listens.
-        background: What goes on after its caller was answered.
-    """
-
-    limits: Mapping[QueryPriority, LaneLimit]
-    reading: Mapping[QueryPriority, LaneLimit]
-    startup_limit: float
-    transaction_limits: Mapping[QueryPriority, LaneLimit]
-    stats: QueryStats
-    notify: Callable[[Event], None]
-    clock: Clock
-    make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
-    knowledge: Knowledge | None
-    now: Callable[[], float]
-    slow: Callable[..., None] | None = None
-    background: set[asyncio.Task[None]] = field(default_factory=set)
-
-    @classmethod
-    def of(cls, config: DatabaseConfig, *, clock: Clock, knowledge: Knowledge | None = None, **others: Any) -> Terms:
-        """
-        Return the terms that a configuration gives.
-        """
-        limits = lane_limits(config)
-        transactions = {
-            lane: LaneLimit(longest, longest)
-            for lane, limit in limits.items()
-            for longest in [max(config.transaction_timeout, limit.client)]
-        }
-        now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
-        reading = {lane: limit.reading for lane, limit in limits.items()}
-        return cls(
-            limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
-        )
-
-    async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
-        """
-        Start work that must be finished, wait a moment for it, and leave the rest of it to the background.
-        """
-        task = asyncio.get_running_loop().create_task(work)
-        self.background.add(task)
-        task.add_done_callback(self.background.discard)
-        await asyncio.wait({task}, timeout=_GRACE)
 
 
 class _Step:
@@ -199,10 +122,18 @@ class Execution:
                 self.trace.interrupted()
             is_open = not self.raw.is_closed() and self.raw.is_in_transaction()
             self._lease.reset = self.trace.end(is_in_transaction=is_open)
+        if not self.is_late and self._pool.give(self._lease):
+            return
         if self.is_late and not self.raw.is_closed():
             await self.terms.begin_to(self._pool.release(self._lease, timeout=_LATE))
         else:
             await self._pool.release(self._lease)
+
+    def is_usable(self) -> bool:
+        """
+        Say whether `check` would pass.
+        """
+        return not (self.is_released or self._lease.is_released or self.raw.is_closed())
 
     def check(self, name: str, kind: str = "Connection") -> RawConnection:
         """
@@ -252,13 +183,12 @@ class Execution:
             return Window(now, now + limit.client, limit.client, limit.server)
         return window(limit, timeout, now=now, until=until)
 
-    async def commit(self, last: str = "") -> None:
+    def committing(self, last: str = "") -> Awaitable[None]:
         """
         Commit what is open, within the limit of the lane or 10 s, with `last`; see `_commit.commit`.
         """
         limit, watch = max(_commit.COMMIT_LEAST, self.limit.client), self._lease.slot.watch
-        with self.step("COMMIT"):
-            await _commit.commit(self.raw, limit=limit, last=last, sweep=self._pool.sweep, watch=watch)
+        return _commit.commit(self.raw, limit=limit, last=last, sweep=self._pool.sweep, watch=watch)
 
     async def settle(self, text: str, span: Window) -> None:
         """
@@ -280,7 +210,9 @@ class Execution:
         """
         Run a statement of the layer's own inside the time of the user's `text`; it is not counted.
         """
-        remaining, watch = self._remaining(text, span), self._lease.slot.watch
+        remaining, watch = span.deadline - self.terms.now(), self._lease.slot.watch
+        if remaining <= 0:
+            raise self.overtime(text, span)
         is_watched = self._pool.sweep.enter(watch, span.deadline)
         try:
             return await (self.raw.execute(sql) if is_watched else self.raw.execute(sql, timeout=remaining))
@@ -296,60 +228,72 @@ class Execution:
             if is_watched:
                 watch.leave()
 
-    async def perform(
+    def perform(
         self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
-    ) -> T:
+    ) -> Awaitable[T]:
         """
         Settle and run a statement that is asked for now.
         """
-        lease = self._lease
-        lease.text = text
-        lease.steps += 1  # odd: not silent, see `step`
-        try:
-            span = self.window(timeout)
-            if self.session.present != span.server:
-                await self.settle(text, span)
-            return await self.run(call, text, args, span, **options)
-        finally:
-            lease.steps += 1
+        span = self.window(timeout)
+        if self.session.present == span.server:
+            return self.run(call, text, args, span, options, span.started)
+        return self._run_settled(call, text, args, span, options)
 
-    async def run(
-        self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], span: Window, **options: Any
+    async def _run_settled(
+        self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], span: Window, options: dict[str, Any]
+    ) -> T:
+        with self.step(text):
+            await self.settle(text, span)
+        return await self.run(call, text, args, span, options)
+
+    async def run(  # noqa: PLR0917
+        self,
+        call: Callable[..., Awaitable[T]],
+        text: str,
+        args: tuple[Any, ...],
+        span: Window,
+        options: dict[str, Any],
+        now: float | None = None,
     ) -> T:
         """
-        Await `call(*args, timeout=…)` within `span`; `text` is what events show of it.
+        Await `call(*args, timeout=…)` within `span`; `text` is what events show of it. `now` is the time, if known.
 
         Raises:
             QueryTimeout: a limit was reached, the client's or the server's.
             Exception: the driver's own error, unwrapped.
         """
-        terms, watch = self.terms, self._lease.slot.watch
-        sent = terms.now()
+        terms, lease, trace = self.terms, self._lease, self.trace
+        watch, sent = lease.slot.watch, terms.now() if now is None else now
         if sent >= span.deadline:
             raise self.overtime(text, span)
-        if self.trace is not None:
-            self.trace.saw(text)
+        if trace is not None and trace.verdict(text) is not CLEAN:
+            trace.saw(text)
         is_successful, result = False, None
-        if call.__name__ not in SWEPT or not self._pool.sweep.enter(watch, span.deadline):
-            options["timeout"] = span.deadline - sent
+        is_watched = call.__name__ in SWEPT and self._pool.sweep.enter(watch, span.deadline)
+        if not is_watched:
+            options = {**options, "timeout": span.deadline - sent}
+        lease.text = text
+        lease.steps += 1  # odd: not silent, see `step`
         try:
             result = await call(*args, **options)
             is_successful = True
         except asyncio.CancelledError:
             self.cut_short()
-            if "timeout" not in options and watch.leave():
+            if is_watched and watch.leave():
                 raise self.overtime(text, span) from None
             raise
         except Exception as error:
             self.judge(error, text, span, sent=sent)
             raise
         finally:
-            if "timeout" not in options:
+            lease.steps += 1
+            if is_watched:
                 watch.leave()
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, is_successful=is_successful):
                 self.was_slow(call.__name__, text, args, seconds, result)
-            self.session.heard(text)
+            if self.session.is_changed:
+                self.session.heard(text)
         return result
 
     def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
@@ -359,12 +303,6 @@ class Execution:
         if self.terms.slow is not None:
             wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
             self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
-
-    def _remaining(self, text: str, span: Window) -> float:
-        remaining = span.deadline - self.terms.now()
-        if remaining <= 0:
-            raise self.overtime(text, span)
-        return remaining
 
     def cut_short(self) -> None:
         """
@@ -435,9 +373,9 @@ class Execution:
         """
         session, wanted = self.session, limit_of(self.limit.server)
         statement = wanted if wanted != limit_of(session.present) else None
-        guard = limit_of(server_limit(self.terms.transaction_limits[self.lane], timeout))
-        has_guard = self.raw.get_server_version().major >= _HAS_TRANSACTION_TIMEOUT
-        guard = guard if has_guard else None
+        guard: float | None = None
+        if self.raw.get_server_version().major >= _HAS_TRANSACTION_TIMEOUT:
+            guard = limit_of(server_limit(self.terms.transaction_limits[self.lane], timeout))
         is_writing = session.begins() and not is_on_standby(self.raw)
         if mode is PLAIN:
             text = plain_begin(statement, guard, is_writing=is_writing)

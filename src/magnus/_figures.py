@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from magnus.pool._stats import Histogram
+from magnus.pool._stats import BATCH, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,10 @@ class QueryStats:
         else:
             self.failed += 1
         self._seconds += seconds
-        self._durations.record(seconds)
+        fresh = self._durations.fresh  # as `record` does, which is felt
+        fresh.append(seconds)
+        if len(fresh) >= BATCH:
+            self._durations.digest()
         if seconds > self._slow_after:
             self.slow += 1
             return True

@@ -6,6 +6,7 @@ It is given a way to ask; it knows no pool and no connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import sql
@@ -41,6 +42,7 @@ class Learner:
         self._pause = pause
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
         self.failures = 0
         self.knowledge = Knowledge(self._wake.set)
 
@@ -51,11 +53,20 @@ class Learner:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._keep())
 
+    async def tried(self, limit: float) -> None:
+        """
+        Wait until the first reading is over, however it ended, `limit` seconds at most.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._tried.wait()
+
     async def close(self) -> None:
         """
         Stop reading.
         """
         task, self._task = self._task, None
+        self._tried.clear()
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -70,6 +81,7 @@ class Learner:
         while True:
             self._wake.clear()
             is_read = await self.read()
+            self._tried.set()
             try:
                 async with asyncio.timeout(self._interval if is_read else self._pause):
                     await self._wake.wait()

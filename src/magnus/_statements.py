@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from magnus._execution import Terms
+    from magnus._terms import Terms
     from magnus._trace import Knowledge
     from magnus.pool import Pool, Slot
     from magnus.retry import Retrier, Rights
@@ -380,7 +380,7 @@ class Statements:
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final
-                return await execution.run(getattr(execution.raw, method), text, args, span, **options)
+                return await execution.run(getattr(execution.raw, method), text, args, span, options)
             finally:
                 await execution.give_back()
 

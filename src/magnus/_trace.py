@@ -13,7 +13,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from magnus._catalogue import CLEAN, Verdict, verdict
-from magnus._effects import LASTING, LISTEN, LONGEST, PREPARED, TRANSACTION, UNKNOWN, Reset, effect_of, reset_for
+from magnus._effects import (
+    LASTING,
+    LISTEN,
+    LONGEST,
+    NO_RESET,
+    PREPARED,
+    TRANSACTION,
+    UNKNOWN,
+    Reset,
+    effect_of,
+    reset_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,12 +127,14 @@ class SessionTrace:
 
     Attributes:
         reason: The first thing that left something behind, or None.
+        verdict: What is known of a statement; of a clean one no note need be taken.
     """
 
-    __slots__ = ("_dirties", "_generation", "_is_changing", "_knowledge", "reason")
+    __slots__ = ("_dirties", "_generation", "_is_changing", "_knowledge", "reason", "verdict")
 
     def __init__(self, knowledge: Knowledge) -> None:
         self._knowledge = knowledge
+        self.verdict = knowledge.verdict
         self._generation = knowledge.generation
         self._dirties: set[str] | None = None
         self._is_changing = False
@@ -165,6 +178,8 @@ class SessionTrace:
         Say what the session needs before its next lease. Called once.
         """
         knowledge = self._knowledge
+        if self._dirties is None and knowledge.generation == self._generation and not is_in_transaction:
+            return NO_RESET  # as would be found below; a change of the schema is among the dirties
         if self._is_changing:
             self._is_changing = False
             self._note((UNKNOWN,), "a change of the schema")

@@ -30,7 +30,7 @@ from magnus.transaction import Transaction
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from magnus._execution import Terms
+    from magnus._terms import Terms
     from magnus.lanes import QueryPriority
     from magnus.pool import Pool
     from magnus.retry import Retrier
@@ -169,7 +169,7 @@ class Units(Statements):
         """
         deadline = self._transaction_deadline(priority, timeout)
         lane, now = lanes.resolve(priority), self._terms.now()
-        wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
+        wait = min(now + self._terms.limits[lane].client, deadline)
 
         async def attempt(_: Progress) -> Execution:
             return await self._begin_once(mode, priority, timeout, deadline, transaction, wait)
@@ -302,8 +302,7 @@ class _Lead:
             raise InProgress(self._unit.key, retry_after=once.RETRY_AFTER) from error
         if isinstance(error, asyncpg.UndefinedTableError):
             raise DatabaseError(
-                "the table magnus_once does not exist here: `magnus once install` makes it, `magnus once sql` prints "
-                "its definition",
+                "the table magnus_once does not exist here: `magnus once install` makes it, and prints it with --print",
                 sqlstate=error.sqlstate,
             ) from error
 

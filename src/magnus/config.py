@@ -70,7 +70,7 @@ class DatabaseConfig:
         dsn: URI, `key=value` pairs or `service=name`; empty: libpq's environment (PGHOST, PGUSER …).
         min_pool_size: Connections that are kept open.
         max_pool_size: Connections that are never exceeded.
-        connect_timeout: For one connection, from the first packet to the end of its set-up.
+        connect_timeout: For one connection to one host, from the first packet to the end of its set-up.
         command_timeout: Limit of lane NORMAL, on the client.
         statement_timeout: The session's limit on the server; not given, it is `command_timeout`.
         transaction_timeout: Limit of a whole transaction; a lane with a larger limit raises it.
@@ -267,8 +267,9 @@ class DatabaseConfig:
         Return the keyword arguments for `asyncpg.connect`: target, guards as startup settings, TLS.
 
         Startup settings are what RESET ALL returns to, so a guard given here holds for the session's whole life.
-        `environ` is asked for PGSSLMODE and PGHOST only: without an sslmode a connection that leaves this machine is
-        verified in full (certificate and host name).
+        `environ` is asked for libpq's names of hosts and TLS only: without an sslmode a connection that leaves this
+        machine is verified in full (certificate and host name). Of several hosts one that takes writes is wanted,
+        unless target_session_attrs says otherwise.
         """
         target = self._target
         arguments: dict[str, Any] = {
@@ -282,7 +283,24 @@ class DatabaseConfig:
             arguments["password"] = password
         if self._leaves_this_machine(environ):
             arguments["ssl"] = ssl.create_default_context()
+        hosts = self._hosts(environ)
+        if len(hosts) > 1:
+            arguments["hosts"] = hosts
+            asked = target.parameters.get("target_session_attrs") or environ.get("PGTARGETSESSIONATTRS")
+            arguments["target_session_attrs"] = asked or "read-write"
         return arguments
+
+    def _hosts(self, environ: Mapping[str, str]) -> list[tuple[str, int | None]]:
+        """
+        Return the hosts that are named; none where a service file may name others.
+        """
+        target = self._target
+        if target.hosts or "service" in target.parameters:
+            return list(target.hosts)
+        names = [name for name in environ.get("PGHOST", "").split(",") if name]
+        ports = [int(port) for port in environ.get("PGPORT", "").split(",") if port.isascii() and port.isdigit()]
+        spread: list[int | None] = [*ports] if len(ports) == len(names) else [ports[0] if ports else None] * len(names)
+        return list(zip(names, spread, strict=True))
 
     def guards(self) -> dict[str, str]:
         """

@@ -55,8 +55,10 @@ class Connection:
         """
         Return what runs statements, for a call of the method `name`.
         """
-        self._execution.check(name)
-        return self._execution
+        execution = self._execution
+        if not execution.is_usable():
+            execution.check(name)
+        return execution
 
     def _run(
         self, method: str, text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
@@ -115,13 +117,16 @@ class Connection:
         """
         Run a query and return its first row, None when there is none. `row` and errors as for `fetch`.
         """
-        found = await self._run("fetchrow", query, (query, *args), timeout, record_class=record_class)
+        options = {} if record_class is None else {"record_class": record_class}
+        found = await self._run("fetchrow", query, (query, *args), timeout, **options)
         return found if row is None or found is None else mapper(row)(found)
 
     async def fetchval(self, query: str, *args: Any, column: int | str = 0, timeout: float | None = None) -> Any:
         """
         Run a query and return one column of its first row, None when there is none.
         """
+        if column == 0:
+            return await self._run("fetchval", query, (query, *args), timeout)
         return await self._run("fetchval", query, (query, *args), timeout, column=column)
 
     async def fetchmany(

@@ -18,14 +18,15 @@ from magnus._beside import Questions
 from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
-from magnus._execution import Execution, Terms
+from magnus._execution import Execution
 from magnus._figures import QueryStats, pool_figures
 from magnus._learning import Learner
+from magnus._terms import Terms
 from magnus._units import Units
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
-from magnus.observe import PoolWarmed, WarmupFailed
+from magnus.observe import ConnectRecovered, PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
 _CLOCK: Final = MonotonicClock()
+_READING_LIMIT: Final = 2.0
 
 
 class Database(Units):
@@ -141,7 +143,7 @@ class Database(Units):
                 await self._open(wait=wait)
 
     async def _open(self, *, wait: bool) -> None:
-        pool = Pool(self._config, notify=self._notify, clock=self._clock)
+        pool = Pool(self._config, notify=self._heard, clock=self._clock)
         control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
         is_open = False
         try:
@@ -200,6 +202,9 @@ class Database(Units):
         """
         Open and prove connections until `target_connections` (at most `max_pool_size`) are ready; return how many are.
 
+        With `reset="smart"` it also waits, two seconds at most, for the first reading of the catalogue: until then
+        every lease is reset in full.
+
         A server that does not answer is no error: the event `database_warmup_failed` says it, else
         `database_pool_warmed`.
 
@@ -212,6 +217,8 @@ class Database(Units):
         pool = self._open_pool()
         wanted = min(target_connections, pool.snapshot().max)
         ready = await pool.warmup(wanted)
+        if ready and self._learner is not None:
+            await self._learner.tried(_READING_LIMIT)
         if ready >= wanted:
             self._notify(PoolWarmed(connections=ready, pool_size=pool.snapshot().size))
         else:
@@ -349,6 +356,7 @@ class Database(Units):
             failures=verdicts.failures,
             is_warm=self._has_served,
             no_handoff_since=pool.is_full_since,
+            cause=verdicts.cause,
         )
 
     def get_stats(self) -> dict[str, Any]:
@@ -390,6 +398,14 @@ class Database(Units):
             except Exception as error:  # noqa: BLE001  # whatever it raises must not disturb what it observes
                 self._report(observer, event, error)
 
+    def _heard(self, event: Event) -> None:
+        """
+        Tell an event of the pool's; when it found the server again, the control connection need not wait.
+        """
+        if isinstance(event, ConnectRecovered) and self._control is not None:
+            self._control.wake()
+        self._notify(event)
+
     def _report(self, observer: Observer, event: Event, error: Exception) -> None:
         if observer not in self._reported:
             self._reported.append(observer)
@@ -420,7 +436,7 @@ class Database(Units):
         pool = self._open_pool()
         wanted = self._terms.limits[lane].server
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
-        pool.hold(lease)
+        pool.hold(lease, inside=2)
         return Execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:

@@ -48,7 +48,7 @@ class DatabaseError(MagnusError):
 class ConnectError(DatabaseError):
     """
     No connection could be opened. `reason` is a fixed word: "unreachable", "credentials", "database", "too_many",
-    "starting", "tls", "timeout" or "other".
+    "starting", "read_only", "tls", "timeout" or "other".
     """
 
     def __init__(self, message: str, *, reason: str = "other", sqlstate: str | None = None) -> None:

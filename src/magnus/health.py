@@ -28,13 +28,15 @@ class NotReady(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class HealthReport:
     """
-    The verdict and the figures it is shown with. `reason` is None exactly when `status` is "ready".
+    The verdict and the figures it is shown with. `reason` is None exactly when `status` is "ready"; `cause` is why the
+    database did not answer, a word of `ConnectError.reason`, where that is the reason.
     """
 
     status: Literal["ready", "not_ready"]
     reason: NotReady | None
     pool_size: int
     pool_free: int
+    cause: str | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -56,14 +58,16 @@ def readiness(db: Database, *, now: float, is_draining: bool = False) -> HealthR
     it is about to stop, although the database still serves its last requests.
     """
     pool = db.get_stats()["pool_stats"]
+    probe = db.health
     reason = reason_against(
-        db.health,
+        probe,
         is_connected=db.is_connected,
         is_draining=is_draining or db.is_draining,
         grace=db.config.ready_grace,
         now=now,
     )
-    return HealthReport("ready" if reason is None else "not_ready", reason, pool["size"], pool["free"])
+    cause = probe.cause if reason is NotReady.DATABASE_CHECK_FAILED else None
+    return HealthReport("ready" if reason is None else "not_ready", reason, pool["size"], pool["free"], cause)
 
 
 def reason_against(

@@ -104,12 +104,15 @@ class QueryTimedOut(Event):
 class HealthCheckFailed(Event):
     """
     The control connection's probe failed; `failures` in a row. Raised when the state begins.
+
+    `reason` is a word of `ConnectError`: whether the server is away, full or read only, or the credentials are wrong.
     """
 
     name: ClassVar[str] = "database_health_check_failed"
     level: ClassVar[str] = "warning"
     failures: int
     error_type: str
+    reason: str = "unreachable"
 
 
 @dataclass(frozen=True, slots=True)

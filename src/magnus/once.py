@@ -37,7 +37,8 @@ WAIT: Final = 2.0
 
 RETRY_AFTER: Final = 1.0
 _LONGEST: Final = 255
-_BATCH: Final = 1_000
+BATCH: Final = 1_000
+"""Answers that are taken away in one transaction."""
 
 # These two go with BEGIN and COMMIT, which take no arguments: every value is a quoted literal.
 _CLAIM: Final = Template(
@@ -56,7 +57,7 @@ FOUND: Final = """
 UPDATE magnus_once SET replays = replays + 1 WHERE scope = $1 AND operation = $2 AND key = $3
 RETURNING request_hash, status, response, reference
 """
-_EXPIRE: Final = """
+EXPIRE: Final = """
 UPDATE magnus_once SET response = NULL
  WHERE (scope, operation, key) IN (
        SELECT scope, operation, key FROM magnus_once
@@ -113,10 +114,10 @@ async def expire(db: Database, after: float, *, settings: Mapping[str, str] | No
     total = 0
     while True:
         async with db.transaction(settings=settings) as tx:
-            tag = await tx.execute(_EXPIRE, float(after), _BATCH)
+            tag = await tx.execute(EXPIRE, float(after), BATCH)
         count = int(tag.rpartition(" ")[2])
         total += count
-        if count < _BATCH:
+        if count < BATCH:
             return total
 
 

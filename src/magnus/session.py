@@ -173,28 +173,29 @@ class SessionLimit:
     the session was read only before: that is somebody's guard.
 
     Invariant: `present` is what SHOW would answer, or the unknown, unless the user SET the value.
+
+    Attributes:
+        present: The value in force while nothing is known to have ended the transaction; the unknown equals nothing.
+        is_changed: It is not only the startup value that is in force.
     """
 
-    __slots__ = ("_is_guarded", "_local", "_session")
+    __slots__ = ("_is_guarded", "_local", "_session", "is_changed", "present")
 
     def __init__(self) -> None:
-        self._session: Need = STARTUP
-        self._local: float | None = _NO_LOCAL
         self._is_guarded = False
+        self._put(STARTUP, _NO_LOCAL)
 
-    @property
-    def present(self) -> Need:
-        """
-        The value in force while nothing is known to have ended the transaction; the unknown equals nothing.
-        """
-        return self._session if self._local is _NO_LOCAL else self._local
+    def _put(self, session: Need, local: float | None) -> None:
+        self._session, self._local = session, local
+        self.present: Need = session if local is _NO_LOCAL else local
+        self.is_changed = session is not STARTUP or local is not _NO_LOCAL
 
     def change(self, wanted: Need, *, is_in_transaction: bool) -> str | None:
         """
         Return the SQL that brings `wanted` into force, or None when it is; the caller reports with `changed`.
         """
         if not is_in_transaction:
-            self._local = _NO_LOCAL
+            self._put(self._session, _NO_LOCAL)
         present = self.present
         if present == wanted:
             return None
@@ -215,12 +216,11 @@ class SessionLimit:
         before, and not by us.
         """
         if is_in_transaction:
-            self._local = limit_of(value)
+            self._put(self._session, limit_of(value))
         else:
             if isinstance(value, ReadOnly) and not isinstance(self._session, ReadOnly):
                 self._is_guarded = is_guarded
-            self._session = value
-            self._local = _NO_LOCAL
+            self._put(value, _NO_LOCAL)
 
     def begins(self) -> bool:
         """
@@ -233,17 +233,17 @@ class SessionLimit:
         Take note that a transaction of the layer's has begun: from here on only the limit counts.
         """
         if isinstance(self._session, ReadOnly):
-            self._local = self._session.limit
+            self._put(self._session, self._session.limit)
 
     def heard(self, text: str) -> None:
         """
         Take note of a user's text that was sent: it may have put other values into force.
         """
-        is_changed = self._session is not STARTUP or self._local is not _NO_LOCAL
-        if is_changed and _UNSETTLES.search(text):
-            if self._session is not STARTUP:
-                self._session = _UNKNOWN_READ_ONLY if isinstance(self._session, ReadOnly) else _UNKNOWN
-            self._local = self._local if self._local is _NO_LOCAL else _UNKNOWN
+        if self.is_changed and _UNSETTLES.search(text):
+            session = self._session
+            if session is not STARTUP:
+                session = _UNKNOWN_READ_ONLY if isinstance(session, ReadOnly) else _UNKNOWN
+            self._put(session, self._local if self._local is _NO_LOCAL else _UNKNOWN)
 
     def mark(self) -> float | None:
         """
@@ -255,19 +255,19 @@ class SessionLimit:
         """
         Take note that a savepoint was rolled back: what was SET LOCAL since its `mark` is undone.
         """
-        self._local = mark
+        self._put(self._session, mark)
 
     def reset(self) -> None:
         """
         Take note that RESET ALL was run.
         """
-        self._session, self._local = STARTUP, _NO_LOCAL
+        self._put(STARTUP, _NO_LOCAL)
 
     def ended(self) -> None:
         """
         Take note that the transaction is over, and with it everything that was SET LOCAL.
         """
-        self._local = _NO_LOCAL
+        self._put(self._session, _NO_LOCAL)
 
 
 _UNKNOWN: Final = math.nan

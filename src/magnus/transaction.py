@@ -36,6 +36,7 @@ class State(enum.Enum):
     ENDED = "has ended"
 
 
+_NEW: Final = State.NEW  # an attribute of an enum costs more than what is done with it
 _OPEN: Final = State.OPEN
 
 
@@ -82,7 +83,7 @@ class Transaction(Connection):
         self.tag = self.last = ""
         self._begin = begin
         self._finish = finish
-        self.state = State.NEW
+        self.state = _NEW
         self._is_managed = False
         self.savepoint: str | None = None
         self.mark: float | None = None
@@ -92,9 +93,10 @@ class Transaction(Connection):
         return f"<magnus.Transaction that {self.state.value}>"
 
     def _check(self, name: str) -> Execution:
-        if self.state is not _OPEN:
+        execution = self._execution if self.state is _OPEN else None
+        if execution is None or not execution.is_usable():
             self._check_state(name)
-        self._execution.check(name, "Transaction")
+            self._execution.check(name, "Transaction")
         return self._execution
 
     def _check_state(self, name: str) -> None:
@@ -107,7 +109,8 @@ class Transaction(Connection):
     # --- begin and end
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        self._check_new()
+        self._began(await self._begin(self))
         self._is_managed = True
         if self.savepoint is None:
             self._execution.enter_block()
@@ -139,11 +142,17 @@ class Transaction(Connection):
         """
         Begin. With `async with` this is done for you.
         """
-        if self.state is not State.NEW:
+        self._check_new()
+        self._began(await self._begin(self))
+
+    def _check_new(self) -> None:
+        if self.state is not _NEW:
             raise asyncpg.InterfaceError(f"cannot start; the transaction {self.state.value}")
-        self._execution = execution = await self._begin(self)
+
+    def _began(self, execution: Execution) -> None:
+        self._execution = execution
         execution.transactions.append(self)
-        self.state = State.OPEN
+        self.state = _OPEN
 
     async def commit(self) -> None:
         """
@@ -159,14 +168,17 @@ class Transaction(Connection):
                 await execution.send(text, text, execution.window(None))
             self.state = State.COMMITTED
         finally:
-            await self._end(execution)
+            if self.savepoint is None:
+                self._settle(execution)
+                await self._finish(execution)
 
     async def _commit(self, execution: Execution) -> None:
         if self.wants_xid:
             # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
             self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
         try:
-            await execution.commit(self.last)
+            with execution.step("COMMIT"):
+                await execution.committing(self.last)
         except OutcomeUnknown as error:
             error.xid = self.xid
             raise
@@ -199,7 +211,9 @@ class Transaction(Connection):
         finally:
             if not is_done:
                 execution.raw.terminate()
-            await self._end(execution)
+            if self.savepoint is None:
+                self._settle(execution)
+                await self._finish(execution)
 
     def _leave(self, name: str) -> Execution:
         """
@@ -207,7 +221,8 @@ class Transaction(Connection):
         """
         if self._is_managed:
             raise asyncpg.InterfaceError(f"cannot {name} by hand inside an `async with` block")
-        self._check_state(name)
+        if self.state is not _OPEN or self._execution.is_released:
+            self._check_state(name)
         execution = self._execution
         execution.deadline = self.until
         while True:
@@ -216,13 +231,16 @@ class Transaction(Connection):
             if inner is self:
                 return execution
 
-    async def _end(self, execution: Execution) -> None:
-        if self.savepoint is None:
-            raw = execution.raw
+    @staticmethod
+    def _settle(execution: Execution) -> None:
+        """
+        Leave nothing of an ended transaction, whichever way it ended.
+        """
+        raw = execution.raw
+        if execution.session.is_changed:
             execution.session.ended()
-            if not raw.is_closed() and raw.is_in_transaction():
-                raw.terminate()
-            await self._finish(execution)
+        if not raw.is_closed() and raw.is_in_transaction():
+            raw.terminate()
 
 
 def on_lease(execution: Execution, mode: TransactionMode, timeout: float | None) -> Transaction:

@@ -856,7 +856,12 @@ async def test_a_connection_that_is_killed_in_hand_is_replaced(make, admin):
     async with make(max_size=1) as made:
         async with made.acquire() as con:
             await kill(admin, con.get_server_pid())
-            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError)):
+            with pytest.raises((
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                asyncpg.InternalClientError,
+                ConnectionError,
+            )):
                 await con.fetchval("SELECT 1")
         assert await made.fetchval("SELECT 1") == 1
         assert made.get_size() == 1

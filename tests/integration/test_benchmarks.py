@@ -25,6 +25,7 @@ ROWS = {
         for pool in ("magnus.Database", "asyncpg.Pool")
         for flood in ("calm", "flood of pg_sleep(0.2)", "flood that burns CPU")
     ],
+    "bench_limits": ["an idle one that has it", "any idle one"],
     "bench_waiters": [
         f"{pool}, {tasks} tasks"
         for pool in POOLS
@@ -38,11 +39,20 @@ ROWS = {
         )
         for mode in ("off", "on", "wait_target")
     ],
+    "bench_check": ["100 tables, 300 indexes"],
     "bench_warm": [
         "magnus.Database, warmed", "magnus.Database, cold", "asyncpg.Pool, filled", "asyncpg.Pool, cold",
     ],
 }  # fmt: skip
-GOALS = {"bench_pool": 6, "bench_lanes": 8, "bench_waiters": 2, "bench_shedding": 7, "bench_warm": 2}
+GOALS = {
+    "bench_pool": 6,
+    "bench_check": 3,
+    "bench_lanes": 8,
+    "bench_limits": 2,
+    "bench_waiters": 2,
+    "bench_shedding": 7,
+    "bench_warm": 2,
+}
 
 
 @pytest.mark.slow

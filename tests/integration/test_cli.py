@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from magnus import once
+
 MAGNUS = Path(sys.executable).with_name("magnus")
 CANARY = "hunter2canary"
 
@@ -118,3 +120,26 @@ def test_an_interrupt_while_connecting_is_exit_code_130():
                 process.send_signal(signal.SIGINT)
                 out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "magnus: interrupted\n")
+
+
+# --- magnus once
+
+
+def test_the_table_of_once_is_made_printed_and_relieved(dsn):
+    """Printed is what is run; run again it changes nothing; expiry says how much went, and that keys stay."""
+    printed = magnus("once", "install", "--print")
+    assert (printed.returncode, printed.stdout.strip()) == (0, once.table().strip())
+    for _ in range(2):
+        found = magnus("-d", dsn, "once", "install")
+        assert (found.returncode, found.stdout.strip()) == (0, "magnus_once is there and up to date")
+    found = magnus("-d", dsn, "once", "expire", "--days", "30")
+    assert (found.returncode, found.stdout.strip()) == (0, "0 answers are gone; every key is kept")
+
+
+def test_once_says_what_is_missing(dsn):
+    """Without the table, with an impossible age, without a server: one line each, and the exit code of its kind."""
+    missing = magnus("-d", dsn, "once", "expire")
+    assert missing.returncode == 3
+    assert "magnus once install" in missing.stderr
+    assert magnus("-d", dsn, "once", "expire", "--days", "-1").returncode == 2
+    assert magnus("-d", "postgresql://u@127.0.0.1:1/d", "once", "install").returncode == 3

@@ -427,6 +427,14 @@ async def test_warm_up_opens_and_proves_connections_within_the_size(db):
     assert [row[0] for row in states] == ["idle"]
 
 
+async def test_after_a_warm_up_it_is_known_what_needs_a_reset(dsn, monkeypatch):
+    """The first requests after it are as quick as all others."""
+    monkeypatch.setattr("magnus.database._READING_LIMIT", 60.0)  # on a busy machine
+    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=0, max_pool_size=2)) as db:
+        assert await db.warmup_pool(1) == 1
+        assert db._learner.knowledge.catalogue is not None
+
+
 async def test_a_warm_up_beyond_the_servers_slots_tells_why(dsn, server):
     """The server has no more connections: how many came, and an event with the reason."""
     admin = await asyncpg.connect(dsn)
@@ -438,6 +446,7 @@ async def test_a_warm_up_beyond_the_servers_slots_tells_why(dsn, server):
             dsn=server.dsn(user="limited", database=name), password="limited", min_pool_size=1, max_pool_size=10
         )
         async with Database(config, observers=[seen.append]) as db:
+            await until(lambda: knows_the_schema(db))  # it was read on a connection of its own, which is closed now
             assert await db.warmup_pool(10) == 2  # one more is the control connection
     finally:
         await admin.execute("DROP ROLE limited")
@@ -564,3 +573,7 @@ def test_a_program_that_ends_in_the_middle_ends_cleanly(dsn):
     assert done.returncode == 7, done.stderr
     assert "never retrieved" not in done.stderr
     assert "Warning" not in done.stderr
+
+
+async def knows_the_schema(db):
+    return db._learner.knowledge.catalogue is not None

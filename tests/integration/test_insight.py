@@ -157,7 +157,9 @@ async def test_the_drivers_and_our_own_statements_are_left_out(con, worker):
     await insight.sessions(con)
     texts = [
         each.query
-        for each in await insight.statements(con, found, insight.total(await insight.snapshot(con, found)), limit=500)
+        for each in await insight.statements(
+            con, found, insight.total(await insight.snapshot(con, found)), limit=100_000
+        )
     ]
     assert "SELECT ($1::pair).a" in texts
     assert not [text for text in texts if "typeinfo_tree" in text or "pg_stat_statements" in text]
@@ -169,7 +171,7 @@ async def test_utility_statements_lose_their_secrets(con, worker):
         await worker.execute("CREATE ROLE insight_role PASSWORD 'hunter2canary'")
     await worker.execute("ALTER ROLE insight_role PASSWORD 'hunter2canary'")
     found = await insight.extension(con)
-    listed = await insight.statements(con, found, insight.total(await insight.snapshot(con, found)), limit=500)
+    listed = await insight.statements(con, found, insight.total(await insight.snapshot(con, found)), limit=100_000)
     assert "ALTER ROLE insight_role PASSWORD $1" in [each.query for each in listed]
     assert "hunter2canary" not in repr(listed)
 

@@ -23,6 +23,7 @@ from magnus import cli, sql
 from magnus.config import DatabaseConfig
 from magnus.embedded import throwaway
 from magnus.embedded._account import server_account
+from magnus.errors import TuningError
 from magnus.tuning import collect, host, targets
 from magnus.tuning.facts import Context, Facts, Server
 from magnus.tuning.plan import Kind, Plan, State, diff
@@ -227,7 +228,10 @@ async def test_behind_a_tunnel_the_machine_is_asked_for(tcp_dsn, server):
         dsn = tcp_dsn.replace(f":{server.port}/", f":{port}/")
         out = (await asyncio.to_thread(magnus, "plan", "-d", f"{dsn}?sslmode=disable", "--storage", "ssd")).stdout
     assert "memory not known, CPUs not known, ssd (--storage)" in out
-    assert "warning: the server was not found on this machine, so what it may use is not known: tell it with --memory" in out
+    assert (
+        "warning: the server was not found on this machine, so what it may use is not known: tell it with --memory"
+        in out
+    )
     assert "random_page_cost" in out
     assert "shared_buffers  128MB stays" in out
     assert "memory proof" not in out
@@ -236,28 +240,27 @@ async def test_behind_a_tunnel_the_machine_is_asked_for(tcp_dsn, server):
 @pytest.fixture
 def standby(bare, tmp_path):
     """
-    The DSN of a streaming standby of `bare`.
+    The DSN of a streaming standby of `bare`, made by a copy at rest.
     """
     programs = Path(f"/proc/{bare.pid}/exe").resolve().parent
     account = server_account()
-    folder = tmp_path if not account.is_other else bare.folder
-    data, port = folder / "standby", bare.port + 1
+    data = (bare.folder if account.is_other else tmp_path) / "standby"
 
-    def run(program: str, *arguments: str | Path) -> None:
-        subprocess.run(
-            [programs / program, *arguments], check=True, capture_output=True, timeout=120, cwd="/",
-            **account.spawn_arguments(),
-        )  # fmt: skip
+    def run(*command: str | Path) -> None:
+        subprocess.run(command, check=True, capture_output=True, timeout=120, cwd="/", **account.spawn_arguments())
 
-    place = ("-h", bare.socket_folder, "-p", str(bare.port), "-U", "postgres")
-    if account.is_other:
-        data.mkdir()
-        account.own(data, 0o700)
-    run("pg_basebackup", "-D", data, *place, "-R", "-X", "stream", "-c", "fast")
-    options = f"-p {port} -k {bare.socket_folder} -c cluster_name=reserve -c listen_addresses="
-    run("pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
+    bare.stop_blocking()
+    data.mkdir()
+    account.own(data, 0o700)
+    run("cp", "-a", f"{bare.data}/.", data)
+    bare.start_blocking()
+    primary = f"host={bare.socket_folder} port={bare.port} user=postgres application_name=reserve"
+    run("sh", "-c", f"echo \"primary_conninfo = '{primary}'\" >> {data}/postgresql.conf; touch {data}/standby.signal")
+    port = bare.port + 1
+    options = f"-p {port} -k {bare.socket_folder} -c listen_addresses="
+    run(programs / "pg_ctl", "-D", data, "-w", "-l", data / "log", "-o", options, "start")
     yield f"postgresql://postgres@/postgres?host={bare.socket_folder}&port={port}"
-    run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+    run(programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
 
 
 async def test_standbys_are_seen_from_both_ends(bare, standby):
@@ -280,6 +283,18 @@ async def test_standbys_are_seen_from_both_ends(bare, standby):
     assert "PostgreSQL" in out
     assert "  standby, " in out
     assert "warning: this server is a standby" in out
+
+
+async def test_a_server_that_is_too_old_is_refused(dsn, monkeypatch):
+    """With its version, before anything is asked that it does not know."""
+    con = await collect.open_session(DatabaseConfig(dsn=dsn), {})
+    old = con.get_server_version()._replace(major=14)
+    monkeypatch.setattr(type(con), "get_server_version", lambda _: old)
+    with pytest.raises(TuningError, match="PostgreSQL 14 is too old"):
+        await collect.read_server(con)
+    await con.close()
+    found = magnus("plan", "-d", dsn)
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (4, "", 1)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ async def db(dsn):
         await found.execute("CREATE TABLE t (a int UNIQUE)")
         await found.execute("CREATE TABLE account (id int PRIMARY KEY, cash int)")
         await found.execute("INSERT INTO account VALUES (1, 100), (2, 100)")
+        await until(lambda: knows_the_schema(found))  # else every session is reset after every lease
         found.seen = []
         found.add_observer(found.seen.append)
         yield found
@@ -142,6 +143,7 @@ async def test_a_session_that_is_read_only_by_its_own_settings_stays_so(dsn, db)
     """Somebody's guard: a transaction after a read does not ask for more than one before it."""
     settings = {"default_transaction_read_only": "on"}
     async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=1, server_settings=settings)) as guarded:
+        await until(lambda: knows_the_schema(guarded))
         await guarded.fetch("SELECT 1", read=True)
         with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
             async with guarded.transaction() as tx:

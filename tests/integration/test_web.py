@@ -159,7 +159,7 @@ async def test_readiness_follows_the_server_and_liveness_does_not(own_server, tm
         assert (stats["pool_stats"]["connected"], stats["pool_stats"]["max_size"]) == (True, 4)
 
         await own_server.stop()
-        refused = {"status": "not_ready", "reason": "database_check_failed"}
+        refused = {"status": "not_ready", "reason": "database_check_failed", "cause": "unreachable"}
         await until(answers(client, "/api/health/readiness", 503, refused))
         assert (await client.get("/api/health/stats")).json()["pool_stats"]["connected"] is False
         while_down = await client.get("/api/limit")

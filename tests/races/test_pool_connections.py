@@ -14,7 +14,7 @@ from magnus.lanes import QueryPriority
 from magnus.observe import ConnectFailed, ConnectRecovered
 from tests.unit.pool.fake_driver import Bench, FakeConnection, turns
 
-CRITICAL = QueryPriority.CRITICAL
+CRITICAL, NORMAL, LOW = QueryPriority.CRITICAL, QueryPriority.NORMAL, QueryPriority.LOW
 
 
 @pytest.fixture
@@ -320,6 +320,30 @@ async def test_a_farewell_that_waits_in_the_socket_is_read_before_the_hand_off()
         assert reads
         assert lease.con is bench.driver.opened[0]
         await bench.pool.release(lease)
+
+
+async def test_a_waiter_that_is_given_an_idle_connection_looks_at_it_first():
+    """It has the right limit and was idle for long: what waits in its socket is read before it is used."""
+    async with Bench(max_pool_size=4) as bench:
+        await bench.pool.warmup(4)
+        held = [await bench.pool.acquire(NORMAL, None) for _ in range(3)]
+        (idle,) = bench.pool._state.idle_slots
+        idle.session.changed(61.0, is_in_transaction=False)
+        bench.pool._state._list_idle([idle])
+        dying = idle.con
+        idle.probe = lambda: bool(asyncio.get_running_loop().call_soon(dying.terminate))
+        waiter = asyncio.create_task(bench.pool.acquire(LOW, None, wanted=61.0))
+        await turns()
+        bench.clock.time += 1.0
+        held[0].reset = NO_RESET
+        await bench.pool.release(held[0])
+
+        lease = await waiter
+
+        assert dying.is_closed()
+        assert not lease.con.is_closed()
+        for each in (lease, *held[1:]):
+            await bench.pool.release(each)
 
 
 async def test_bytes_that_stay_unexplained_are_settled_by_a_query():

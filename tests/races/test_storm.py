@@ -17,7 +17,7 @@ from magnus.config import DatabaseConfig
 from magnus.errors import Overloaded, PoolTimeout
 from magnus.lanes import LANES
 from magnus.pool import Pool
-from tests.simloop import SimLoop, Stuck, simulate
+from magnus.testing import SimLoop, Stuck, simulate
 from tests.unit.pool.fake_driver import FakeDriver
 
 SIZE = 6

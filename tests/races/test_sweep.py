@@ -214,3 +214,38 @@ async def test_a_nearer_deadline_moves_the_timer(bench):
     assert bench.sweep.next_at == bench.watch.deadline
     bench.answer.set_result(None)
     await task
+
+
+async def test_what_must_not_be_cancelled_is_cut_when_it_is_overdue(bench):
+    """Its task is left alone, whatever is awaited in it, and the cut happens once."""
+    cuts = []
+
+    async def commit():
+        assert bench.sweep.guard(bench.watch, 10.0, lambda: cuts.append(bench.clock.now()))
+        found = await bench.answer
+        return found, bench.watch.leave()
+
+    task = asyncio.create_task(commit())
+    await asyncio.sleep(0)
+    bench.fire(5.0)
+    assert cuts == []
+    bench.fire(6.0)
+    bench.fire(6.0)
+    assert len(cuts) == 1
+    bench.answer.set_result("late")
+
+    assert await task == ("late", False)
+    assert task.cancelling() == 0
+
+
+async def test_after_a_cut_the_watch_is_as_new(bench):
+    """The next statement on it is cancelled when overdue, not cut."""
+    cuts = []
+    assert bench.sweep.guard(bench.watch, 1.0, lambda: cuts.append(1))
+    bench.watch.leave()
+    task = await bench.begin()
+    bench.fire()
+
+    with pytest.raises(TimeoutError):
+        await task
+    assert cuts == []

@@ -12,11 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import magnus
 from magnus import (
     QUERY_TIMEOUTS,
+    AlreadyExecuted,
     ConfigError,
     Connection,
     Database,
     DatabaseConfig,
     Event,
+    InProgress,
+    KeyReused,
+    Once,
     OutcomeUnknown,
     Overloaded,
     Pool,
@@ -24,10 +28,14 @@ from magnus import (
     ProbeState,
     QueryPriority,
     QueryTimeout,
+    Refused,
     Transaction,
+    TransactionEnded,
     create_pool,
     get_database,
+    idempotent,
     insight,
+    once,
     scope,
     set_database,
 )
@@ -88,6 +96,10 @@ async def queries(db: Database) -> None:
     await db.executemany("INSERT", [(1, 2)], priority=QueryPriority.BACKGROUND)
     assert_type(await db.copy_records_to_table("t", records=[(1,)], columns=["a"], schema_name="s"), str)
     assert_type(await db.copy_from_query("SELECT 1", output="file.csv", format="csv"), str)
+    assert_type(await db.fetch("SELECT 1", row=Position, read=True), list[Position])
+    assert_type(await db.fetchrow("SELECT 1", read=True), asyncpg.Record | None)
+    assert_type(await db.fetchval("UPDATE", idempotent=True), Any)
+    assert_type(await db.execute("UPDATE", idempotent=True), str)
     async with db.cursor("SELECT 1", prefetch=100) as rows:
         assert_type(rows, AsyncIterator[asyncpg.Record])
         async for row in rows:
@@ -140,6 +152,47 @@ async def connections(db: Database) -> None:
             assert_type(row, asyncpg.Record)
         statement = await tx.prepare("SELECT $1::int")
         assert_type(await statement.fetch(1), list[asyncpg.Record])
+
+
+@idempotent
+async def settle(tx: Transaction) -> int:
+    """
+    A function in a transaction.
+    """
+    return len(await tx.fetch("UPDATE"))
+
+
+async def units(db: Database) -> None:
+    """
+    Functions that may run again, and those that happen once.
+    """
+    assert_type(await db.run_in_transaction(settle, isolation="serializable", timeout=5.0), int)
+
+    async def book(tx: Transaction) -> Position:
+        await tx.execute("INSERT")
+        return Position("AAAA", 1)
+
+    done = await db.run_once(
+        book, key="k", scope="account:1", operation="trade", request={"symbol": "AAAA"}, result=Position,
+        reference=lambda position: position.symbol, settings={"role": "ava_account"},
+    )  # fmt: skip
+    assert_type(done, Once[Position])
+    assert_type((done.value, done.replayed), tuple[Position, bool])
+    await once.install(db)
+    assert_type(once.table(), str)
+    assert_type(await once.expire(db, 86_400.0, settings={"role": "ava_operator"}), int)
+    try:
+        await settle(db.transaction(xid=True))
+    except KeyReused as error:
+        assert_type(error.key, str)
+    except InProgress as error:
+        assert_type((error.key, error.retry_after), tuple[str, float])
+    except AlreadyExecuted as error:
+        assert_type((error.key, error.reference), tuple[str, str | None])
+    except Refused as error:
+        assert_type((error.value, error.is_replayed), tuple[object, bool])
+    except TransactionEnded as error:
+        assert_type(error.phase, str)
 
 
 async def drop_in() -> None:

@@ -101,3 +101,19 @@ async def test_it_is_read_again_now_and_then(server):
         await server.asked.get()
     await learner.close()
     assert learner.knowledge.catalogue is not None
+
+
+@pytest.mark.parametrize("answer", [ROW, OSError("gone")], ids=["read", "failed"])
+async def test_who_wants_to_start_warm_waits_for_the_first_reading(server, answer):
+    """However it ends; and no longer than they said."""
+    learner = Learner(server.ask)
+    await learner.tried(0.0)
+    learner.start()
+    waiting = asyncio.create_task(learner.tried(60.0))
+    await server.asked.get()
+    assert not waiting.done()
+
+    await server.answers.put(answer)
+
+    await waiting
+    await learner.close()

@@ -33,7 +33,7 @@ from magnus import observe
             observe.HealthCheckFailed(1, "OSError"),
             "database_health_check_failed",
             "warning",
-            {"failures", "error_type"},
+            {"failures", "error_type", "reason"},
         ),
         (observe.HealthCheckRecovered(3, 2.5), "database_health_check_recovered", "info", {"failures", "seconds"}),
         (

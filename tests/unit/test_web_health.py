@@ -30,6 +30,7 @@ class FakeDatabase:
     failures: int = 0
     is_warm: bool = True
     no_handoff_since: float | None = None
+    cause: str | None = None
     is_connected: bool = True
     is_draining: bool = False
     config: Any = field(default_factory=lambda: SimpleNamespace(ready_grace=15.0))
@@ -77,6 +78,15 @@ async def test_readiness_is_503_with_a_fixed_reason(db, reason):
     response = await ask(db, "/api/health/readiness")
     assert (response.status_code, response.json()) == (503, {"status": "not_ready", "reason": reason})
     assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("cause", ["unreachable", "credentials", "too_many", "read_only"])
+async def test_a_database_that_does_not_answer_is_told_with_its_cause(cause):
+    """Down, refused, full, or no primary: four different things to do. Other reasons have none."""
+    response = await ask(FakeDatabase(is_ok=False, failures=1, cause=cause), "/api/health/readiness")
+    assert response.json() == {"status": "not_ready", "reason": "database_check_failed", "cause": cause}
+    response = await ask(FakeDatabase(is_ok=False, failures=1, cause=cause, is_draining=True), "/api/health/readiness")
+    assert response.json() == {"status": "not_ready", "reason": "draining"}
 
 
 async def test_stats_are_the_databases_own():

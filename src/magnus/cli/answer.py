@@ -31,6 +31,9 @@ class OutputFormat(enum.StrEnum):
 
     TEXT = "text"
     JSON = "json"
+    JSON_LINES = "json-lines"
+    GITHUB = "github"
+    SARIF = "sarif"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,17 @@ class Table:
 class Answer:
     """
     The result of one command: `data` is the machine's form of what `text` and `tables` say.
+
+    Attributes:
+        also: Lines of further formats that the command has.
+        exit_code: NO when the question was answered with no: findings, drift.
     """
 
     command: str
     data: Mapping[str, object]
     text: Sequence[str] = ()
     tables: Sequence[Table] = field(default=())
+    also: Mapping[OutputFormat, Sequence[str]] = field(default_factory=dict)
     exit_code: ExitCode = ExitCode.DONE
 
 

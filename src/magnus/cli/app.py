@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
 from dataclasses import dataclass
 from importlib import metadata
@@ -32,6 +33,17 @@ class Shared:
 
     dsn: str | None
     output_format: OutputFormat
+    output: Path | None = None
+
+
+class FailOn(enum.StrEnum):
+    """
+    From which severity on findings make the answer a no.
+    """
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 _DSN_HELP = "The server: a URI, 'host=… dbname=…' or 'service=…'. Else MAGNUS_DSN, DATABASE_URL, PGHOST and its kin."
@@ -67,32 +79,43 @@ def _app() -> App:
     app.meta.suppress_keyboard_interrupt = False  # `main` says that it was interrupted
     app.command(ping)
     app.command(lanes)
+    app.command(check)
+    app.command(explain)
+    app.command(indexes)
     app.command(plan)
     app.command(role)
     app.command(top)
     app.command(activity)
+    app.command(bench)
     app.command(dashboard)
     slow_app = App(name="slow", help="Show what was slow: the slow-query log, grouped, with a trend.")
     slow_app.default(slow)
     slow_app.command(install)
     slow_app.command(remove)
     app.command(slow_app)
+    once_app = App(name="once", help="The table of units of work that happen once (Database.run_once).")
+    once_app.command(install_once, name="install")
+    once_app.command(expire_once, name="expire")
+    app.command(once_app)
 
     @app.meta.default
     def launch(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
         dsn: Annotated[str | None, Parameter(name=["--dsn", "-d"], help=_DSN_HELP)] = None,
         output_format: Annotated[OutputFormat, Parameter(help="For people or for machines.")] = OutputFormat.TEXT,
+        output: Annotated[
+            Path | None, Parameter(name=["--output", "-o"], help="Write the answer to this file.")
+        ] = None,
     ) -> object:
         """
         Take the options that every command has, then run the command.
         """
         command, bound, ignored = app.parse_args(tokens)
-        shared = Shared(dsn, output_format)
+        shared = Shared(dsn, output_format, output)
         try:
             return command(*bound.args, **bound.kwargs, **dict.fromkeys(ignored, shared))
         except ConfigError as error:  # of an argument
-            return render.show(Failure(" ".join(tokens[:1]), ExitCode.USAGE, str(error)), output_format)
+            return render.show(Failure(" ".join(tokens[:1]), ExitCode.USAGE, str(error)), output_format, output)
 
     return app
 
@@ -117,6 +140,63 @@ def lanes(
     from magnus.cli.lanes import lanes as call
 
     return _carry_out("lanes", lambda: call(pool_size, os.environ), shared)
+
+
+def check(
+    *,
+    only: Annotated[list[str] | None, Parameter(negative="", help="Codes, or their beginnings: I001, V.")] = None,
+    ignore: Annotated[
+        list[str] | None, Parameter(negative="", help="Codes, or their beginnings, to leave out.")
+    ] = None,
+    fail_on: Annotated[FailOn, Parameter(help="The least severity that makes the exit code 1.")] = FailOn.ERROR,
+    list_: Annotated[bool, Parameter(name="--list", negative="", help="List the checks, without a server.")] = False,
+    memory: Annotated[str | None, Parameter(help="Memory of a server that is elsewhere, e.g. 8GB.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Examine a server: read only, in one snapshot, safe beside production.
+
+    Each check is ok, a finding with its fix and undo, or unknown with what is missing; unknown is never ok.
+    Exit codes: 0 clean, 1 findings of --fail-on or worse, 2 usage, 3 no connection.
+
+    Example: magnus -d service=ava-prod check --ignore Q --fail-on warning --output-format github
+    """
+    from magnus.cli import check as command
+
+    if list_:
+        return _carry_out("check", command.listing, shared)
+    asked = command.Asked(tuple(only or ()), tuple(ignore or ()), str(fail_on), memory)
+    return _carry_out("check", lambda: asyncio.run(command.check(shared.dsn, os.environ, asked)), shared)
+
+
+def indexes(
+    *,
+    statements: Annotated[int, Parameter(help="How many of the slowest statements to look at.")] = 50,
+    out: Annotated[Path | None, Parameter(help="Save a plan here, for magnus apply.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Say which indexes are missing, invalid, doubled or unused. Changes nothing.
+
+    The slowest statements are planned, never run. Indexes to make get names that begin with magnus_; only such ones are
+    ever proposed to be dropped, everything else is for you to decide.
+
+    Example: magnus -d service=ava-prod indexes --out plan.json
+    """
+    from magnus.cli.indexes import indexes as call
+
+    return _carry_out("indexes", lambda: asyncio.run(call(shared.dsn, os.environ, most=statements, out=out)), shared)
+
+
+def explain(code: str | None = None, /, *, shared: FromShared) -> int:
+    """
+    Say what a check looks at, why, from which threshold on, and how to repair and undo it; all of them without CODE.
+
+    Example: magnus explain I001
+    """
+    from magnus.cli.check import explain as call
+
+    return _carry_out("explain", lambda: call(code), shared)
 
 
 def plan(
@@ -221,6 +301,39 @@ def activity(
     )  # fmt: skip
 
 
+def bench(
+    target: Annotated[str | None, Parameter(help="A DSN, or a service's URL; else --dsn and the environment.")] = None,
+    *,
+    workload: Annotated[str, Parameter(name=["--workload", "-w"], help="select, tpcb, ava, or a FILE.sql.")] = "select",
+    rate: Annotated[str | None, Parameter(help="Open model: 2000/s, or a ramp 100..2000/s. Else closed.")] = None,
+    duration: Annotated[str, Parameter(help="How long requests are sent: 30s, 5m.")] = "30s",
+    warmup: Annotated[str | None, Parameter(help="What to leave out at the start; else it is found.")] = None,
+    clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,
+    processes: Annotated[int, Parameter(help="Processes that share the load.")] = 1,
+    connections: Annotated[int, Parameter(help="Connections of each process.")] = 10,
+    pool: Annotated[str, Parameter(help="magnus or asyncpg.")] = "magnus",
+    seed: Annotated[int, Parameter(help="The same seed draws the same operations.")] = 1,
+    threshold: Annotated[tuple[str, ...], Parameter(help="Exit 1 unless met: 'p99<50ms', 'errors<1%'.")] = (),
+    option: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE of the workload: scale=10.")] = (),
+    save: Annotated[str | None, Parameter(help="Write the result to this file, as JSON.")] = None,
+    html: Annotated[str | None, Parameter(help="Write the result to this file, as a page with plots.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Load a database or a service, and say how long what took. Times count from when a request was due.
+
+    Example: magnus bench postgresql://localhost/test -w tpcb --rate 500/s --duration 20s --threshold 'p99<50ms'
+    """
+    from magnus.cli.bench import bench as call
+    from magnus.cli.words import options
+
+    return _carry_out("bench", lambda: call(
+        target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
+        warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
+        seed=seed, thresholds=threshold, options=options(option), save=save, html=html,
+    ), shared)  # fmt: skip
+
+
 def dashboard(
     *,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
@@ -295,6 +408,34 @@ def remove(
     return _migrate("remove", is_printed=print_, yes=yes, shared=shared)
 
 
+def install_once(*, print_: Annotated[bool, _PRINT] = False, shared: FromShared) -> int:
+    """
+    Make the table of keys and answers where it is missing.
+    """
+    from magnus.cli import once as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        return module.script() if print_ else look("once install", shared.dsn, os.environ, module.install)
+
+    return _carry_out("once install", call, shared)
+
+
+def expire_once(
+    *, days: Annotated[float, Parameter(help="Answers that are older go.")] = 30.0, shared: FromShared
+) -> int:
+    """
+    Take old answers away; keys and references stay for ever, so nothing can happen twice.
+    """
+    from magnus.cli import once as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        return look("once expire", shared.dsn, os.environ, lambda con: module.expire(con, days))
+
+    return _carry_out("once expire", call, shared)
+
+
 def _migrate(kind: str, *, is_printed: bool, yes: bool, shared: Shared) -> int:
     from magnus.cli import slow as module
     from magnus.cli.session import look
@@ -365,4 +506,4 @@ def _carry_out(command: str, call: Callable[[], Answer | Failure], shared: Share
         found = call()
     except ConfigError as error:
         found = Failure(command, ExitCode.USAGE, str(error))
-    return render.show(found, shared.output_format)
+    return render.show(found, shared.output_format, shared.output)

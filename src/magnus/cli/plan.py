@@ -17,7 +17,7 @@ from magnus.cli.answer import Answer, ExitCode, Failure
 from magnus.cli.plan_text import lines_of
 from magnus.cli.session import ADVICE
 from magnus.config import DatabaseConfig
-from magnus.errors import ConfigError, ConnectError
+from magnus.errors import ConfigError, ConnectError, TuningError
 from magnus.tuning import collect, host, mission, targets
 from magnus.tuning.facts import Facts, Host, Pooler, Profile, Storage, Workload
 from magnus.tuning.planner import make_plan
@@ -72,6 +72,8 @@ async def plan(dsn: str | None, environ: Mapping[str, str], told: Told, wish: Wi
         facts, warnings = await read_facts(config, environ, checked)
     except ConnectError as error:
         return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
+    except TuningError as error:
+        return Failure("plan", ExitCode.REFUSED, f"{config.safe_dsn}: {error}")
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         why = f"SQLSTATE {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: facts could not be read ({why})", "try again")

@@ -145,7 +145,7 @@ def _order(plan: Plan) -> Iterator[str]:
 
 def _summary(plan: Plan, out: Path | None) -> Iterator[str]:
     if not plan.changes:
-        yield "No changes. The server matches the advice."
+        yield "Nothing to change." if plan.refused else "No changes. The server matches the advice."
     else:
         signs = [_sign(change) for change in plan.changes]
         restarts = sum(change.context is Context.RESTART for change in plan.changes)

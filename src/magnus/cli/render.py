@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
 from magnus.cli.words import short
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+    from typing import TextIO
 
     from rich.table import Table as RichTable
 
     from magnus.cli.answer import Table
 
 _FORMAT_VERSION = "1.0"
+_FOR_ALL = (OutputFormat.TEXT, OutputFormat.JSON, OutputFormat.JSON_LINES)
+_FORMATS = f"use --output-format {', '.join(_FOR_ALL)}"
 _PIPED: Final = 10_000
 _LEAST: Final = 16
 _EDGES: Final = 2
 
 
-def show(found: Answer | Failure, output_format: OutputFormat) -> ExitCode:
+def show(found: Answer | Failure, output_format: OutputFormat, output: Path | None = None) -> ExitCode:
     """
-    Write the result of a command and return its exit code.
+    Write the result of a command to standard output, or to the file `output`, and return its exit code.
 
     A failure is one line on standard error; in JSON it is an object on standard output too, so that a reader of the
     pipe always finds one.
     """
-    exit_code = found.exit_code
-    if output_format is OutputFormat.JSON:
-        print(json.dumps(_document(found, exit_code), indent=2, default=str))
-    elif isinstance(found, Answer):
-        _show_text(found)
+    if isinstance(found, Answer) and not _has(found, output_format):
+        found = Failure(found.command, ExitCode.USAGE, f"{found.command} has no {output_format} output", _FORMATS)
+    if output is None:
+        _write(found, output_format, sys.stdout)
+    else:
+        text = io.StringIO()
+        _write(found, output_format, text)
+        try:
+            output.write_text(text.getvalue(), encoding="utf-8")
+        except OSError as error:
+            why = f"{output} cannot be written: {error.strerror}"
+            found = Failure(found.command, ExitCode.USAGE, why, "name another file with -o")
     if isinstance(found, Failure):
         complain(found.error, advice=found.advice)
-    return exit_code
+    return found.exit_code
+
+
+def _has(answer: Answer, output_format: OutputFormat) -> bool:
+    return output_format in _FOR_ALL or output_format in answer.also
+
+
+def _write(found: Answer | Failure, output_format: OutputFormat, stream: TextIO) -> None:
+    if isinstance(found, Answer) and output_format in found.also:
+        for line in found.also[output_format]:
+            print(line, file=stream)
+    elif output_format is OutputFormat.JSON:
+        print(json.dumps(_document(found), indent=2, default=str), file=stream)
+    elif output_format is OutputFormat.JSON_LINES:
+        print(json.dumps(_document(found), default=str), file=stream)
+    elif isinstance(found, Answer):
+        _show_text(found, stream)
 
 
 def complain(error: str, *, advice: str = "") -> None:
@@ -65,6 +94,28 @@ def ask(question: str) -> str | None:
     return sys.stdin.readline().strip()
 
 
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[float, int, int], None]]:
+    """
+    Draw a bar on standard error while the block lasts, when that is a terminal; the function takes share, done, failed.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _share, _done, _failed: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[said]}"))
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(title, total=1.0, said="")
+
+        def shown(share: float, done: int, failed: int) -> None:
+            said = f"{done:,} done, {failed:,} failed" if done else ""
+            bar.update(task, completed=share, said=said)
+
+        yield shown
+
+
 def close_stdout() -> None:
     """
     Give up standard output after its reader went away, so that the interpreter's own flush finds nothing to fail at.
@@ -72,18 +123,18 @@ def close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _document(found: Answer | Failure, exit_code: ExitCode) -> dict[str, object]:
+def _document(found: Answer | Failure) -> dict[str, object]:
     head = {"format_version": _FORMAT_VERSION, "command": found.command}
     if isinstance(found, Failure):
         return {
             **head,
             "status": "failed",
-            "exit_code": int(exit_code),
+            "exit_code": int(found.exit_code),
             "error": found.error,
             "advice": found.advice,
         }
-    status = "ok" if exit_code is ExitCode.DONE else "no"
-    return {**head, "status": status, "exit_code": int(exit_code), **found.data}
+    status = "ok" if found.exit_code is ExitCode.DONE else "no"
+    return {**head, "status": status, "exit_code": int(found.exit_code), **found.data}
 
 
 async def show_live(frames: AsyncIterator[Answer]) -> None:
@@ -117,11 +168,12 @@ def confirm(question: str) -> bool:
     return sys.stdin.readline().strip() == "yes"
 
 
-def _show_text(answer: Answer) -> None:
+def _show_text(answer: Answer, stream: TextIO) -> None:
     from rich.console import Console
 
     # A table in a pipe is as wide as it is: what reads it must not depend on a terminal's width.
-    console = Console(file=sys.stdout, soft_wrap=True, width=None if is_terminal() else _PIPED)
+    is_seen = stream is sys.stdout and is_terminal()
+    console = Console(file=stream, soft_wrap=True, width=None if is_seen else _PIPED)
     for line in answer.text:
         console.print(line, markup=False, highlight=False)
     for table in answer.tables:

@@ -9,7 +9,7 @@ import asyncpg
 from magnus.cli.answer import Answer, ExitCode, Failure
 from magnus.cli.session import ADVICE
 from magnus.config import DatabaseConfig
-from magnus.errors import ConnectError
+from magnus.errors import ConnectError, TuningError
 from magnus.tuning import collect, roles
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ async def role(
         return Failure("role", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
     try:
         return await _carried_out(con, kind, name, is_applied=is_applied)
+    except TuningError as error:
+        return Failure("role", ExitCode.REFUSED, f"{config.safe_dsn}: {error}")
     except asyncpg.InsufficientPrivilegeError:
         return Failure(
             "role",

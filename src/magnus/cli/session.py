@@ -28,6 +28,7 @@ ADVICE: Final[Mapping[str, str]] = MappingProxyType({
     "database": "check the database's name",
     "too_many": "raise max_connections, or close sessions",
     "starting": "try again in a moment",
+    "read_only": "name the primary, or ask for target_session_attrs=any",
     "tls": "check sslmode, sslrootcert and the server's certificate",
 })
 """What to do, by the reason of a `ConnectError`."""
@@ -45,7 +46,7 @@ async def opened(config: DatabaseConfig) -> AsyncIterator[Connection]:
     arguments = config.connect_arguments(os.environ)
     arguments["server_settings"] = {**arguments["server_settings"], **_QUIET}
     try:
-        async with asyncio.timeout(config.connect_timeout):
+        async with asyncio.timeout(_driver.connect_limit(config.connect_timeout, arguments)):
             con = await _driver.driver_connect(**arguments)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         raise _driver.connect_error(error) from None

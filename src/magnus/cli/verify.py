@@ -171,7 +171,7 @@ def _answer(
         [_cells(row) for row in rows if row.verdict is not Speed.UNKNOWN][:_SHOWN],
     )
     tables = [table] if table.rows else []
-    return Answer("verify", data, text, tables, ExitCode.NO if is_bad else ExitCode.DONE)
+    return Answer("verify", data, text, tables, exit_code=ExitCode.NO if is_bad else ExitCode.DONE)
 
 
 def _effect_line(whole: Compared) -> str:

@@ -79,3 +79,19 @@ def short(text: str, width: int) -> str:
     """
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def options(given: Sequence[str]) -> dict[str, str]:
+    """
+    Read NAME=VALUE arguments.
+
+    Raises:
+        ConfigError: one has no "=".
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise ConfigError("--option", text, "must be NAME=VALUE")
+        found[name] = value
+    return found

@@ -56,12 +56,12 @@ class Custody:
 
     # --- leases
 
-    def hold(self, lease: Lease, loop: AbstractEventLoop | None) -> None:
+    def hold(self, lease: Lease, loop: AbstractEventLoop | None, inside: int) -> None:
         """
         Note that the running task's code holds a lease from now on, until it is released or discarded. The loop is
-        the running one, if known: that is quicker.
+        the running one, if known: that is quicker. `inside`: see `here`.
         """
-        lease.holding = self.holdings.add(lease, current_task(loop), here())
+        lease.holding = self.holdings.add(lease, current_task(loop), here(inside))
         if not self._is_sweeping:
             self._arm()
 

@@ -205,7 +205,7 @@ class Keeper:
 
     async def _connect(self, slot: Slot) -> None:
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(_driver.connect_limit(self._connect_timeout, self.opener.arguments)):
                 con = await self.opener.open()
         except Exception as error:  # noqa: BLE001  # named and reported
             self._on_connect_failed(slot, error)

@@ -57,17 +57,23 @@ class Limits:
         )
 
 
-_PROBE_GAP: Final = 0.5
+_PROBE_GAP: Final = 0.67
 _PROBE_CAP: Final = 1.0
+_PATIENT_AFTER: Final = 10.0
+_MOST_PATIENT: Final = 5.0
 
 
-def probe_delay(failures: int, limits: Limits, uniform: Callable[[float, float], float]) -> float:
+def probe_delay(
+    failures: int, limits: Limits, uniform: Callable[[float, float], float], *, lasted: float = 0.0
+) -> float:
     """
-    Seconds until the next connect after `failures` failures in a row.
+    Seconds until the next connect after `failures` failures in a row, the first of them `lasted` seconds ago.
 
-    The first repeat is quick, for the blip; from then on at least half a second and at most one passes, so that an
-    outage costs the server no more than two attempts a second from each pool.
+    The first repeat is quick, for the blip; from then on at least two thirds of a second and at most one pass. With the
+    control connection's own attempts an outage costs the server no more than two a second from each pool. After ten
+    seconds it is no blip, and the pauses grow with the outage, to five times that.
     """
     gap = 0.0 if failures <= 1 else _PROBE_GAP
     base, factor = limits.retry_delay, limits.retry_backoff
-    return gap + full_jitter(failures, base=base, factor=factor, cap=_PROBE_CAP - gap, uniform=uniform)
+    patience = min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)
+    return patience * (gap + full_jitter(failures, base=base, factor=factor, cap=_PROBE_CAP - gap, uniform=uniform))

@@ -19,11 +19,13 @@ _kinds: Final[dict[str, str]] = {}  # by file: there are as many as the program 
 _NAMELESS: Final = "<no task>"
 
 
-def here() -> Place:
+def here(inside: int = 3) -> Place:
     """
     Return the innermost frames outside this library, as code and line: no text is made, no local is kept alive.
+
+    `inside` is how many frames are certainly this library's: each that is looked at costs more than an ordinary call.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the one way to see the caller without its cost
+    frame: FrameType | None = sys._getframe(inside)  # noqa: SLF001  # the one way to see the caller without its cost
     found: list[tuple[CodeType, int]] = []
     while frame is not None and len(found) < _DEPTH:
         code = frame.f_code

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
 from magnus._clock import Clock, MonotonicClock
-from magnus._effects import Action
+from magnus._effects import NO_RESET, Action
 from magnus.errors import ConnectError, Overloaded, PoolTimeout
 from magnus.lanes import LANES, QueryPriority
 from magnus.pool._custody import Custody
@@ -313,11 +313,26 @@ class Pool(Operations):
         if self._is_checked:
             self._state.check()
 
-    def hold(self, lease: Lease) -> None:
+    def give(self, lease: Lease) -> bool:
+        """
+        As `release`, at once: when nothing has to be sent. False: nothing was done, `release` has to do it.
+        """
+        con = lease.con
+        if lease.is_released or con.is_closed() or con.is_in_transaction() or lease.reset is not NO_RESET:
+            return False
+        lease.is_released = True
+        if lease.holding is not None:
+            self._custody.returned(lease)
+        self.put(lease.slot, self._now())
+        return True
+
+    def hold(self, lease: Lease, inside: int = 0) -> None:
         """
         Say that the running task's code holds a lease for a while, so that it is watched. Single statements need not.
+
+        `inside` is how many frames of this library's there are at least above the user's code; this one is none.
         """
-        self._custody.hold(lease, self._home.loop)
+        self._custody.hold(lease, self._home.loop, inside + 3)
 
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """

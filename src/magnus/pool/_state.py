@@ -60,9 +60,9 @@ class PoolState:
     """
 
     __slots__ = (
-        "_count", "_failures", "_idle", "_idle_by", "_limits", "_next_expiry", "_retry_at", "_uniform", "_window",
-        "connect_failures", "connects", "discarded", "floor", "full_since", "generation", "is_closing", "lanes",
-        "last_handoff", "slots",
+        "_count", "_failing_since", "_failures", "_idle", "_idle_by", "_limits", "_next_expiry", "_retry_at",
+        "_uniform", "_window", "connect_failures", "connects", "discarded", "floor", "full_since", "generation",
+        "is_closing", "lanes", "last_handoff", "slots",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, *, uniform: Callable[[float, float], float]) -> None:
@@ -78,7 +78,7 @@ class PoolState:
         self.is_closing = False
         self._window = limits.connect_limit
         self._failures = 0
-        self._retry_at = 0.0
+        self._retry_at = self._failing_since = 0.0
         self._next_expiry = 0.0
         self.connects = self.connect_failures = self.discarded = 0
         self.last_handoff: float | None = None
@@ -249,7 +249,10 @@ class PoolState:
         self._window = 1
         if now >= self._retry_at:  # several that fail together are one failure
             self._failures += 1
-            self._retry_at = now + probe_delay(self._failures, self._limits, self._uniform)
+            if self._failures == 1:
+                self._failing_since = now
+            lasted = now - self._failing_since
+            self._retry_at = now + probe_delay(self._failures, self._limits, self._uniform, lasted=lasted)
         return self._plan(now)
 
     def refuse(self, error: Exception) -> Actions:
@@ -268,6 +271,8 @@ class PoolState:
         A connection was terminated from outside. An idle slot is freed at once, an acquired one is marked.
         """
         was = slot.state
+        if was in {State.IDLE, State.ACQUIRED}:
+            self._window = 1  # seldom comes alone: one connect finds out how the server is
         self._move(slot, Event.LOST)
         slot.is_dead = True
         if was is not State.IDLE:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _SUB_BITS: Final = 4  # 16 steps to each power of two: a percentile is at most 1/16 above the truth
 _SUB: Final = 1 << _SUB_BITS
-_BATCH: Final = 256
+BATCH: Final = 256
 _BUCKETS: Final = 640  # up to 2**43 microseconds
 
 
@@ -39,11 +39,11 @@ class Histogram:
     Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
     """
 
-    __slots__ = ("_counts", "_fresh", "_seconds", "_total")
+    __slots__ = ("_counts", "_seconds", "_total", "fresh")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
-        self._fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
+        self.fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
         self._seconds = 0.0
         self._total = 0
 
@@ -52,15 +52,15 @@ class Histogram:
         """
         How many durations were counted.
         """
-        return self._total + len(self._fresh)
+        return self._total + len(self.fresh)
 
     def record(self, seconds: float) -> None:
         """
         Count one duration. Negative ones, from a clock that was moved by hand, count as zero.
         """
-        self._fresh.append(seconds)
-        if len(self._fresh) >= _BATCH:
-            self._digest()
+        self.fresh.append(seconds)
+        if len(self.fresh) >= BATCH:
+            self.digest()
 
     def record_zero(self) -> None:
         """
@@ -69,14 +69,17 @@ class Histogram:
         self._counts[0] += 1
         self._total += 1
 
-    def _digest(self) -> None:
+    def digest(self) -> None:
+        """
+        Sort what is fresh into buckets: to be called when there are `BATCH`.
+        """
         counts = self._counts
-        for seconds in self._fresh:
+        for seconds in self.fresh:
             micros = int(seconds * 1e6)
             counts[_SHORT[micros] if 0 <= micros < _LONG else _bucket(micros)] += 1
-        self._total += len(self._fresh)
-        self._seconds += sum(self._fresh)
-        self._fresh.clear()
+        self._total += len(self.fresh)
+        self._seconds += sum(self.fresh)
+        self.fresh.clear()
 
     def cumulative(self, bounds: Sequence[float]) -> Distribution:
         """
@@ -84,7 +87,7 @@ class Histogram:
 
         A bound inside one of this histogram's buckets (1/16 wide) has all of the bucket below it.
         """
-        self._digest()
+        self.digest()
         found: list[int] = []
         seen, index = 0, 0
         for bound in bounds:
@@ -98,7 +101,7 @@ class Histogram:
         """
         Return the upper bounds, in seconds, of the buckets that hold these percentiles (ascending, 0..100).
         """
-        self._digest()
+        self.digest()
         if not self._total:
             return (0.0,) * len(wanted)
         found: list[float] = []

@@ -4,7 +4,7 @@ Theory of operation. A timer a statement costs more than the rest of the layer. 
 its deadline in the `Watch` of its connection; one timer stands at the earliest deadline that was noted, looks at all
 watches when it fires, and stands then at the earliest that is left. It ends an overdue statement as `asyncio.timeout`
 does: by cancelling its task, which the statement tells from a cancellation of somebody else's by the task's count of
-cancellations, and takes back. When both came, somebody else's prevails. What must not be cancelled (`guard`) is cut off.
+cancellations, and takes back. When both came, somebody else's prevails. What must not be cancelled is cut (`guard`).
 
 A watch is entered and left without an await between it and the statement, so a task is only ever cancelled where it
 waits for that statement.

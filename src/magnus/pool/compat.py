@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from magnus.observe import Event
+    from magnus.pool._lease import Lease
     from magnus.pool._stats import PoolSnapshot
 
     Record = asyncpg.Record
@@ -368,7 +369,7 @@ class Pool(OneShots):
         try:
             is_over = _driver.queries_count(con) >= self._max_queries if not con.is_closed() else True
             if not is_over and core.is_current(lease):
-                await self._reset_session(con, limit)
+                await self._reset_session(lease, limit)
             is_clean = True
         finally:
             self._let_go(connection)
@@ -376,17 +377,28 @@ class Pool(OneShots):
                 core.retire(lease)
             elif is_clean:
                 lease.reset = NO_RESET
-                await core.release(lease)
+                if not core.give(lease):
+                    await core.release(lease)
             else:
                 core.drop(lease)
 
-    async def _reset_session(self, con: Connection, limit: float) -> None:
-        if self._reset is None:
-            await con.reset(timeout=limit)
-        else:
+    async def _reset_session(self, lease: Lease, limit: float) -> None:
+        sweep, watch, con = self._core.sweep, lease.slot.watch, lease.con
+        if self._reset is not None:
             async with asyncio.timeout(limit):
                 await _driver.end_lease(con)
                 await self._reset(con)
+        elif not sweep.enter(watch, time.monotonic() + limit):
+            await con.reset(timeout=limit)
+        else:
+            try:
+                await con.reset()
+            except asyncio.CancelledError:
+                if watch.leave():
+                    raise TimeoutError from None
+                raise
+            finally:
+                watch.leave()
 
     def _let_go(self, connection: PoolConnectionProxy) -> None:
         connection.detach()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from magnus import _driver, sql
+from magnus.errors import TuningError
 from magnus.tuning import settings_read
 from magnus.tuning.facts import Extension, Permissions, Role, RoleSetting, Server, Standby
 
@@ -28,6 +29,8 @@ _LIMITS: Final = (
     "SET LOCAL lock_timeout = '100ms'",
     "SET LOCAL idle_in_transaction_session_timeout = '30s'",
 )
+OLDEST: Final = 15
+"""The oldest major version that is looked at; older ones have no rights on single parameters."""
 _CHECKPOINTS_OWN_VIEW: Final = 17
 _FEWEST_CHECKPOINTS: Final = 10
 _FEWEST_READS: Final = 1_000
@@ -70,8 +73,12 @@ async def read_server(con: Connection) -> tuple[Server, Session]:
     Read all facts of a server in one snapshot. Cancelling ends the transaction; nothing was written.
 
     Raises:
+        TuningError: the server is older than PostgreSQL 15.
         asyncpg.PostgresError: what every role may read could not be read.
     """
+    major = con.get_server_version().major
+    if major < OLDEST:
+        raise TuningError(f"PostgreSQL {major} is too old for the optimizer, which knows {OLDEST} and later")
     async with con.transaction(isolation="repeatable_read", readonly=True):
         for limit in _LIMITS:
             await con.execute(limit)

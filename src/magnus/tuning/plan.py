@@ -17,7 +17,7 @@ from magnus.tuning.change import Assumptions, Change, Kind, Proof, Refusal, Risk
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from magnus.tuning.facts import Server
 
@@ -257,10 +257,41 @@ def _object(name: str, data: object) -> Mapping[str, Any]:
 
 def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Take the fields that a class has, lists as tuples; what a later minor format adds is an error of the digest.
+    Take the fields that a class has, lists as tuples, each of its type; what a later minor format adds is an error of
+    the digest.
     """
-    names = {item.name for item in fields(kind)}
-    return {name: _frozen(value) for name, value in data.items() if name in names}
+    found = {item.name: _frozen(data[item.name]) for item in fields(kind) if item.name in data}
+    for item in fields(kind):
+        is_right = _TYPES.get(str(item.type))
+        if item.name in found and is_right is not None and not is_right(found[item.name]):
+            raise TypeError(f"{item.name} is no {item.type}")
+    return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+
+
+_TYPES: Final[Mapping[str, Callable[[object], bool]]] = {
+    "str": _is_text,
+    "str | None": lambda value: value is None or _is_text(value),
+    "int": _is_number,
+    "int | None": lambda value: value is None or _is_number(value),
+    "bool": lambda value: isinstance(value, bool),
+    "tuple[str, ...]": _is_texts,
+    "tuple[tuple[str, int], ...]": lambda value: (
+        isinstance(value, tuple) and all(len(item) == 2 and _is_text(item[0]) and _is_number(item[1]) for item in value)
+    ),
+    "Mapping[str, str]": lambda value: isinstance(value, dict) and _is_texts((*value, *value.values())),
+}
 
 
 def _frozen(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from magnus import health
 from magnus.health import HealthReport, NotReady
@@ -43,6 +43,11 @@ class Refused(BaseModel):
 
     status: Literal["not_ready"]
     reason: NotReady
+    cause: str | None = Field(
+        default=None,
+        description="Why the database did not answer: unreachable, credentials, database, too_many, starting, "
+        "read_only, tls, timeout or other.",
+    )
 
 
 class QueryStats(BaseModel):
@@ -90,7 +95,7 @@ def _example(value: object, description: str) -> dict[str, Any]:
 
 _ALIVE: Final = {"status": "alive"}
 _READY: Final = {"status": "ready", "database": "connected", "pool_size": 10, "pool_free": 7}
-_REFUSED: Final = {"status": "not_ready", "reason": "database_check_failed"}
+_REFUSED: Final = {"status": "not_ready", "reason": "database_check_failed", "cause": "unreachable"}
 _STATS: Final = {
     "query_stats": {"total": 18402, "successful": 18400, "failed": 2, "avg_time_ms": 1.4, "slow_queries": 3},
     "pool_stats": {"connected": True, "size": 10, "free": 7, "used": 3, "max_size": 30},
@@ -144,4 +149,7 @@ def readiness_response(report: HealthReport) -> Response:
             "pool_free": report.pool_free,
         }
         return JSONResponse(body, headers=_NO_STORE)
-    return JSONResponse({"status": "not_ready", "reason": report.reason}, 503, {**_NO_STORE, "Retry-After": "1"})
+    found = {"status": "not_ready", "reason": report.reason}
+    if report.cause is not None:
+        found["cause"] = report.cause
+    return JSONResponse(found, 503, {**_NO_STORE, "Retry-After": "1"})

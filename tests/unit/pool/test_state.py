@@ -72,6 +72,94 @@ def queue(state: PoolState, rank: int = NORMAL, now: float = 0.0, deadline: floa
     return waiter, state.wait(waiter, now)
 
 
+# --- whose session has the limit that is wanted
+
+
+def with_limits(*limits: float | None) -> tuple[PoolState, list[Slot]]:
+    """
+    A state with an idle connection for each of these limits, in the order in which they were used.
+    """
+    state = make(ready=len(limits), max_size=len(limits))
+    slots = [take(state, rank=0) for _ in limits]
+    for slot, limit in zip(slots, limits, strict=True):
+        slot.session.changed(limit, is_in_transaction=False)
+        state.release(slot, 0.0)
+    state.check()
+    return state, slots
+
+
+def test_an_idle_session_that_has_the_limit_goes_first():
+    """The one used last of those; when none has it, the one used last of all."""
+    state, slots = with_limits(61.0, None, 61.0, 6.0)
+
+    assert state.take(0, 1.0, 61.0) is slots[2]
+    assert state.take(0, 1.0, 61.0) is slots[0]
+    assert state.take(0, 1.0, 61.0) is slots[3]
+    state.check()
+    assert state.take(0, 1.0) is slots[1]
+    assert state.take(0, 1.0) is None
+    state.check()
+
+
+def test_a_session_is_filed_by_the_limit_that_it_came_back_with():
+    """Whatever it had before."""
+    state, slots = with_limits(None, None)
+    slot = take(state, rank=0)
+    slot.session.changed(61.0, is_in_transaction=False)
+    state.release(slot, 1.0)
+
+    assert state.take(0, 1.0, 61.0) is slot is slots[1]
+    state.check()
+
+
+def test_many_different_limits_are_not_remembered_for_ever():
+    """A caller may choose any timeout, so a session may have any limit."""
+    state, _ = with_limits(None)
+    for number in range(1000):
+        slot = take(state, rank=0)
+        slot.session.changed(float(number), is_in_transaction=False)
+        state.release(slot, 1.0)
+        state.check()
+
+    assert len(state._idle_by) < 50
+
+
+def test_a_waiter_gets_the_idle_session_that_has_its_limit_and_the_released_one_takes_its_place():
+    """NORMAL is at its cap, the reserve is idle: which of its connections serves LOW makes no difference to a cap."""
+    state = make(ready=4, max_size=4)
+    held = [take(state) for _ in range(3)]
+    (idle,) = state.idle_slots
+    idle.session.changed(61.0, is_in_transaction=False)
+    state._list_idle([idle])
+    waiter = Waiter(3, 0.0, None, Signal())
+    waiter.wanted = 61.0
+    assert state.wait(waiter, 0.0) == []
+
+    (action,) = state.release(held[0], 1.0)
+
+    assert isinstance(action, HandOff)
+    assert waiter.slot is idle
+    assert waiter.was_idle
+    assert list(state.idle_slots) == [held[0]]
+    assert held[0].idle_since == 1.0
+    state.check()
+
+
+def test_a_waiter_gets_the_released_one_when_no_idle_session_has_its_limit():
+    """Nothing would be gained."""
+    state = make(ready=4, max_size=4)
+    held = [take(state) for _ in range(3)]
+    waiter = Waiter(3, 0.0, None, Signal())
+    waiter.wanted = 61.0
+    state.wait(waiter, 0.0)
+
+    state.release(held[0], 1.0)
+
+    assert waiter.slot is held[0]
+    assert not waiter.was_idle
+    state.check()
+
+
 # --- the table
 
 
@@ -336,15 +424,15 @@ def test_nobody_waits_and_nothing_is_missing_no_connect_is_retried():
     assert state.tick(100.0) == []
 
 
-@given(st.integers(1, 500), st.floats(0.0, 5.0), st.floats(1.0, 10.0), st.floats(0.0, 1.0))
-def test_pauses_between_probes_are_bounded(failures, delay, backoff, fraction):
-    """At most a second; from the second failure on at least half of one."""
+@given(st.integers(1, 500), st.floats(0.0, 5.0), st.floats(1.0, 10.0), st.floats(0.0, 1.0), st.floats(0.0, 1e6))
+def test_pauses_between_probes_are_bounded(failures, delay, backoff, fraction, lasted):
+    """At most a second in the first ten; from the second failure on at least two thirds of one; later up to five."""
     limits = Limits(0, 1, retry_delay=delay, retry_backoff=backoff)
 
-    pause = probe_delay(failures, limits, lambda low, high: low + (high - low) * fraction)
+    pause = probe_delay(failures, limits, lambda low, high: low + (high - low) * fraction, lasted=lasted)
 
-    assert 0.0 <= pause <= 1.0
-    assert failures == 1 or pause >= 0.5
+    assert 0.0 <= pause <= (1.0 if lasted <= 10.0 else 5.0)
+    assert failures == 1 or pause >= (0.67 if lasted <= 50.0 else 3.3)
 
 
 def test_an_outage_costs_two_attempts_a_second():
@@ -359,7 +447,35 @@ def test_an_outage_costs_two_attempts_a_second():
         now = actions[-1].at
         actions = state.tick(now)
 
-    assert attempts <= 4 + 1 + 2 * 10
+    assert attempts <= 4 + 1 + 15
+
+
+def test_a_long_outage_is_probed_less_often():
+    """In the minute after the first ten minutes: one attempt in three seconds at most."""
+    state = PoolState(Limits(5, 30), uniform=lambda low, _high: low)
+    now, attempts = 0.0, []
+    actions = state.tick(now)
+    while now < 660.0:
+        connects = [action for action in actions if isinstance(action, Connect)]
+        attempts += [now] * len(connects)
+        actions = [each for connect in connects for each in state.connect_failed(connect.slot, now)]
+        now = actions[-1].at
+        actions = state.tick(now)
+
+    assert 10 <= sum(at > 600.0 for at in attempts) <= 20
+
+
+def test_a_lost_connection_is_replaced_by_one_connect_whoever_waits():
+    """A server that restarts loses them all at once, and is not asked by four at once whether it is back."""
+    state = PoolState(Limits(4, 8), uniform=lambda _low, high: high)
+    for connect in state.tick(0.0):
+        state.opened(connect.slot, object(), 0.0)
+    lost = list(state.idle_slots)
+
+    connects = [action for slot in lost for action in state.lost(slot, 1.0) if isinstance(action, Connect)]
+
+    assert len(lost) == 4
+    assert len(connects) == 1
 
 
 # --- age, floor, expiry, close
@@ -461,6 +577,9 @@ def test_full_since_tells_how_long_nobody_was_served():
 # --- random programs
 
 
+LIMITS = st.sampled_from((None, 6.0, 61.0))
+
+
 class Program(RuleBasedStateMachine):
     """
     Any order of any events; the shell's side is a model that keeps what each action entrusted to it.
@@ -500,16 +619,19 @@ class Program(RuleBasedStateMachine):
                 case Retry(at):
                     assert at > self.now
 
-    @rule(rank=st.integers(0, 4), patience=st.none() | st.floats(0.1, 20.0))
-    def acquire(self, rank, patience):
+    @rule(rank=st.integers(0, 4), patience=st.none() | st.floats(0.1, 20.0), wanted=LIMITS)
+    def acquire(self, rank, patience, wanted):
         if self.state.is_closing:
             return
-        slot = self.state.take(rank, self.now)
+        has_it = [slot for slot in self.state.idle_slots if slot.session.present == wanted]
+        slot = self.state.take(rank, self.now, wanted)
         if slot is not None:
             assert slot not in self.held
+            assert slot in has_it or not has_it
             self.held.append(slot)
             return
         waiter = Waiter(rank, self.now, None if patience is None else self.now + patience, Signal())
+        waiter.wanted = wanted
         self.queued.append(waiter)
         self.did(self.state.wait(waiter, self.now))
 
@@ -532,10 +654,11 @@ class Program(RuleBasedStateMachine):
         self.did(self.state.withdraw(waiter, self.now))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), is_fit=st.booleans())
-    def give_back(self, data, is_fit):
+    @rule(data=st.data(), is_fit=st.booleans(), limit=LIMITS)
+    def give_back(self, data, is_fit, limit):
         slot = data.draw(st.sampled_from(self.held))
         self.held.remove(slot)
+        slot.session.changed(limit, is_in_transaction=False)
         self.did(self.state.release(slot, self.now) if is_fit else self.state.discard(slot, self.now))
 
     @precondition(lambda self: self.connecting)

@@ -141,6 +141,23 @@ def test_what_the_command_line_gives_is_counted_and_not_planned():
     assert plan.proof.terms[0][1] > 3 * GB
 
 
+def test_rounding_takes_little_of_the_reserve():
+    """A megabyte more for each of two thousand sessions would be gigabytes: it is rounded down."""
+    for sessions in range(1000, 2400, 100):
+        found = facts(host(96 * GB), settings={"max_connections": str(sessions)})
+        budget, proof = budget_of(found), make_plan(found).proof
+        assert budget
+        assert proof
+        assert proof.holds
+        assert dict(proof.terms)["the system and its cache"] >= budget.reserve * 0.95
+
+
+def test_an_unsafe_value_is_lowered_however_little_it_differs():
+    """4.1 MB where only 4 MB fit."""
+    plan = make_plan(facts(settings={"max_connections": "200", "work_mem": "4190kB"}))
+    assert {change.name: change.after for change in plan.changes}["work_mem"] == "4MB"
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_worst_case_never_exceeds_the_limit(seed):
     """100,000 random servers on random machines: it fits, or no byte more is taken than before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import pytest
 from magnus.errors import ConfigError
 from magnus.tuning import mission, objects
 from magnus.tuning.facts import Extension, Permissions, Pooler, Role, RoleSetting, Standby, Storage
-from magnus.tuning.plan import Kind, Plan, State, Target, diff, identity_differences, reverse, reversed_plan
+from magnus.tuning.plan import Kind, Plan, State, Target, canonical, diff, identity_differences, reverse, reversed_plan
 from magnus.tuning.planner import QUICK_WINS, make_plan
 from magnus.tuning.rules import RULES
 from magnus.tuning.units import GB, MB
@@ -82,6 +83,24 @@ def test_what_is_no_plan_is_refused_with_one_error(text, named):
     """Never a traceback of another kind."""
     with pytest.raises(ConfigError, match=named):
         Plan.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("after", 5), ("after", ["a"]), ("sql", "DROP TABLE trades"), ("sql", [1]), ("undo", None), ("id", None),
+        ("kind", "rumour"), ("context", "soon"), ("risk", 7), ("evidence", []), ("evidence", {"a": 1}), ("needs", "x"),
+        ("database", False),
+    ],
+)  # fmt: skip
+def test_a_part_of_another_type_is_refused(part, value):
+    """Also under a digest that fits: whoever reads a plan may rely on its types."""
+    data = json.loads(planned().dumps())
+    data["changes"][0][part] = value
+    content = {name: part for name, part in data.items() if name != "digest"}
+    data["digest"] = hashlib.sha256(canonical(content)).hexdigest()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Plan.loads(json.dumps(data))
 
 
 def test_two_changes_of_one_id_are_refused():

@@ -84,8 +84,13 @@ class Workload:
         """
         Return the next request.
         """
+        return self.make(self._operations.draw(self._rng))
+
+    def make(self, operation: Operation) -> Request:
+        """
+        Return a request of that kind.
+        """
         self._count += 1
-        operation = self._operations.draw(self._rng)
         account = self._accounts.draw(self._rng)
         match operation:
             case Operation.BUY | Operation.SELL:

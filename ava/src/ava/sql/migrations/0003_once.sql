@@ -1,5 +1,5 @@
 -- Orders and imports are units of work that happen once, by the layer's table of keys; what is left of the older keys in
--- orders, trades and imports stays unique for ever. The table's text is that of `magnus once sql`.
+-- orders, trades and imports stays unique for ever. The table's text is that of `magnus once install --print`.
 create table if not exists magnus_once (
     scope text not null check (length(scope) between 1 and 255),
     operation text not null check (length(operation) between 1 and 255),

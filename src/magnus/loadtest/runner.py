@@ -1,0 +1,239 @@
+"""Sends a workload's operations when they are due, in one process or in several; it measures and judges nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from magnus.errors import ConfigError
+from magnus.loadtest.samples import Samples
+from magnus.loadtest.workload import Refused, Target, Weighted, find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from multiprocessing.connection import Connection as Pipe
+
+    from magnus.loadtest._pacer import Pacer
+    from magnus.loadtest.workload import Client
+
+_EARLY: Final = 0.5  # seconds between the last process' readiness and the first request
+_REPORTED: Final = 0.5
+_LAST: Final = 10.0  # seconds that requests under way may take after the end
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """
+    A run.
+
+    Attributes:
+        workload: Its name, see `workload.find`.
+        target: Where it goes.
+        seconds: How long requests are sent.
+        clients: Requests under way at once, at most, in all processes together.
+        pacer: When requests are due (open model); None: each client sends its next one when it has its answer (closed).
+        processes: How many share the load.
+        seed: The same seed draws the same operations.
+        options: The workload's own.
+    """
+
+    workload: str
+    target: Target
+    seconds: float
+    clients: int
+    pacer: Pacer | None = None
+    processes: int = 1
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise ConfigError("duration", self.seconds, "must be above 0")
+        if self.clients < 1:
+            raise ConfigError("clients", self.clients, "must be at least 1")
+        if not 1 <= self.processes <= self.clients:
+            raise ConfigError("processes", self.processes, "must be at least 1, and no more than clients")
+
+
+async def run(load: Load, on_progress: Callable[[float, int, int], None] | None = None) -> Samples:
+    """
+    Run a load to its end. `on_progress` gets the share done, requests answered and requests that failed, now and then.
+
+    Raises:
+        ConfigError: there is no such workload, or its target is impossible.
+        RuntimeError: a process died.
+    """
+    workload = find(load.workload, load.target.options)
+    await workload.prepare(load.target)
+    if load.processes == 1:
+        return await _one(load, 0, None, on_progress)
+    return await _several(load, on_progress)
+
+
+class _Sender:
+    """
+    One process' part of a run.
+    """
+
+    def __init__(self, load: Load, part: int, client: Client, weights: Mapping[str, float]) -> None:
+        self.samples = Samples(list(weights))
+        self._numbers = {name: number for number, name in enumerate(weights)}
+        self._draw = Weighted(weights)
+        self._rng = random.Random(f"{load.seed} {part}")  # noqa: S311  # reproducible, not secret
+        self._client = client
+        self._load = load
+        self._clients = max(1, load.clients // load.processes)
+        self._free = asyncio.Semaphore(self._clients)
+        self._started = 0.0
+
+    async def run(self, part: int, begin: float) -> Samples:
+        load = self._load
+        self._started = begin
+        await asyncio.sleep(max(0.0, begin - time.monotonic()))
+        if load.pacer is None:
+            await asyncio.gather(*(self._closed() for _ in range(self._clients)))
+        else:
+            await self._open(load.pacer.share(part, load.processes), load.pacer.offset(part, load.processes))
+        self.samples.seconds = load.seconds
+        return self.samples
+
+    def _now(self) -> float:
+        return time.monotonic() - self._started
+
+    async def _closed(self) -> None:
+        while (now := self._now()) < self._load.seconds:
+            await self._send(now)
+
+    async def _open(self, pacer: Pacer, offset: float) -> None:
+        under_way: set[asyncio.Task[None]] = set()
+        try:
+            for index in range(pacer.total):
+                due = pacer.due(index) + offset
+                if (early := due - self._now()) > 0:
+                    await asyncio.sleep(early)
+                await self._free.acquire()  # latency counts from `due`, however long this takes
+                task = asyncio.create_task(self._paced(due))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+        finally:
+            if under_way:
+                await asyncio.wait(under_way, timeout=_LAST)
+            for task in under_way:
+                task.cancel()
+                self.samples.faults["unanswered"] += 1
+
+    async def _paced(self, due: float) -> None:
+        try:
+            await self._send(due)
+        finally:
+            self._free.release()
+
+    async def _send(self, due: float) -> None:
+        name = self._draw.draw(self._rng)
+        late = self._now() - due
+        try:
+            await self._client.run(name, self._rng)
+        except Refused:
+            self.samples.refused[name] += 1
+        except Exception as error:  # noqa: BLE001  # a run goes on, and says what failed how often
+            self.samples.faults[f"{name}: {type(error).__name__}"] += 1
+            self.samples.failed[name] += 1
+        self.samples.add(self._numbers[name], due, late, self._now() - due)
+
+
+async def _one(
+    load: Load, part: int, begin: float | None, on_progress: Callable[[float, int, int], None] | None
+) -> Samples:
+    workload = find(load.workload, load.target.options)
+    async with workload.open(load.target, part) as client:
+        sender = _Sender(load, part, client, workload.weights)
+        begin = time.monotonic() + 0.01 if begin is None else begin
+        teller = None if on_progress is None else asyncio.create_task(_tell(sender.samples, load, begin, on_progress))
+        try:
+            return await sender.run(part, begin)
+        finally:
+            if teller is not None:
+                teller.cancel()
+
+
+async def _tell(samples: Samples, load: Load, begin: float, on_progress: Callable[[float, int, int], None]) -> None:
+    while True:
+        await asyncio.sleep(_REPORTED)
+        share = min(1.0, max(0.0, (time.monotonic() - begin) / load.seconds))
+        on_progress(share, len(samples.due), sum(samples.failed.values()))
+
+
+# --- several processes: each opens its client, says so, and all begin at one moment of the machine's monotonic clock
+
+
+def _child(load: Load, part: int, pipe: Pipe) -> None:
+    async def work() -> Samples:
+        workload = find(load.workload, load.target.options)
+        async with workload.open(load.target, part) as client:
+            pipe.send("ready")
+            begin: float = await asyncio.to_thread(pipe.recv)
+            sender = _Sender(load, part, client, workload.weights)
+            return await sender.run(part, begin)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            found: Any = runner(work())
+        except Exception as error:  # noqa: BLE001  # the parent raises it
+            found = f"{type(error).__name__}: {error}"
+        pipe.send(found)
+
+
+def runner(work: Any) -> Any:
+    """
+    Run a coroutine on the fastest event loop that is installed.
+    """
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+async def _several(load: Load, on_progress: Callable[[float, int, int], None] | None) -> Samples:
+    context = multiprocessing.get_context("spawn")
+    children = []
+    try:
+        for part in range(load.processes):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_child, args=(load, part, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            children.append((process, ours))
+        for process, pipe in children:
+            word = await _received(process, pipe)
+            if word != "ready":
+                raise RuntimeError(f"a process of the load test failed: {word}")
+        begin = time.monotonic() + _EARLY
+        for _, pipe in children:
+            pipe.send(begin)
+        waiting = asyncio.gather(*(_received(process, pipe) for process, pipe in children))
+        while not waiting.done():
+            await asyncio.wait({waiting}, timeout=_REPORTED)
+            if on_progress is not None:
+                on_progress(min(1.0, max(0.0, (time.monotonic() - begin) / load.seconds)), 0, 0)
+        parts = waiting.result()
+        for found in parts:
+            if isinstance(found, str):
+                raise RuntimeError(f"a process of the load test failed: {found}")  # noqa: TRY004  # its text is an error
+        return Samples.merged(parts)
+    finally:
+        for process, pipe in children:
+            pipe.close()
+            process.terminate()
+            process.join()
+
+
+async def _received(process: Any, pipe: Pipe) -> Any:
+    try:
+        return await asyncio.to_thread(pipe.recv)
+    except EOFError:
+        raise RuntimeError(f"a process of the load test died (exit code {process.exitcode})") from None
