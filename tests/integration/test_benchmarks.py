@@ -44,7 +44,15 @@ ROWS = {
         "magnus.Database, warmed", "magnus.Database, cold", "asyncpg.Pool, filled", "asyncpg.Pool, cold",
     ],
 }  # fmt: skip
-GOALS = {"bench_pool": 6, "bench_check": 3, "bench_lanes": 8, "bench_limits": 2, "bench_waiters": 2, "bench_shedding": 7, "bench_warm": 2}
+GOALS = {
+    "bench_pool": 6,
+    "bench_check": 3,
+    "bench_lanes": 8,
+    "bench_limits": 2,
+    "bench_waiters": 2,
+    "bench_shedding": 7,
+    "bench_warm": 2,
+}
 
 
 @pytest.mark.slow
