@@ -150,7 +150,7 @@ async def test_every_page_shows_its_figures_and_the_console_stays_silent(counted
                     await expect(page.locator("ul.tree ul.tree")).to_have_count(1)
                     await expect(page.locator("ul.tree").first).to_contain_text("UPDATE wares SET price")
                 elif name == "pool":
-                    await expect(page.locator("canvas")).to_have_count(8)
+                    await expect(page.locator("canvas")).to_have_count(9)
                     await expect(page.locator("td", has_text="critical")).to_have_count(1)
                 elif name == "queries":
                     await expect(page.locator("tbody tr", has_text="INSERT INTO wares").first).to_contain_text("20")
