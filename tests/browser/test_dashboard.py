@@ -235,7 +235,7 @@ async def test_a_hidden_tab_asks_nothing(counted, browser):
     """And goes on when it is looked at again."""
     async with service(counted) as (_, url), Look.at(browser) as look:
         page, asked = look.page, []
-        page.on("request", lambda request: "/api/" in request.url and asked.append(request.url))
+        page.on("request", lambda request: "/api/snapshot" in request.url and asked.append(request.url))
         await page.goto(url)
         await expect(page.get_by_text("Ready: the database answers")).to_be_visible()
         await page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")
