@@ -71,11 +71,11 @@ class AnyIdle(Mixed):
 def count_changes() -> None:
     plain = SessionLimit.changed
 
-    def changed(self: SessionLimit, value: float | None, *, is_in_transaction: bool) -> None:
+    def changed(self: SessionLimit, value: float | None, **flags: bool) -> None:
         found = Mixed.counted.get(self)
         if found is not None:
             found.changes += 1
-        plain(self, value, is_in_transaction=is_in_transaction)
+        plain(self, value, **flags)
 
     SessionLimit.changed = changed  # type: ignore[method-assign]
 

@@ -2,6 +2,8 @@
 
 python tests/mutants.py            run all, print a table, exit 1 when one survives
 python tests/mutants.py --write    the same, and write docs/protections.md
+python tests/mutants.py --new      with either: only what the page does not list as caught already, or lists differently
+python tests/mutants.py WORD …     only protections with one of these words in them; nothing is written
 """
 
 from __future__ import annotations
@@ -886,13 +888,13 @@ def survives(mutant: Mutant) -> bool:
         return pytest(folder, mutant.tests) != 1
 
 
+def row(mutant: Mutant, result: str) -> str:
+    tests = ", ".join(f"`{test.rpartition('::')[2]}`" for test in mutant.tests)
+    return f"| {mutant.protection} | `{mutant.file.removeprefix('src/')}` | {tests} | {result} |"
+
+
 def document(survivors: set[Mutant]) -> str:
-    rows = [
-        f"| {each.protection} | `{each.file.removeprefix('src/')}` | "
-        f"{', '.join('`' + test.rpartition('::')[2] + '`' for test in each.tests)} | "
-        f"{'survived' if each in survivors else 'caught'} |"
-        for each in MUTANTS
-    ]
+    rows = [row(each, "survived" if each in survivors else "caught") for each in MUTANTS]
     head = (
         "# Protections, and the test that notices when one is gone\n\n"
         "`make mutants` switches each protection off in a copy of the tree and runs the tests beside it, which must "
@@ -901,20 +903,34 @@ def document(survivors: set[Mutant]) -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def wanted(arguments: list[str]) -> tuple[Mutant, ...]:
+    """
+    Return the mutants that a command line asks for.
+    """
+    words = [word for word in arguments if not word.startswith("--")]
+    if words:
+        return tuple(mutant for mutant in MUTANTS if any(word in mutant.protection for word in words))
+    if "--new" in arguments:
+        known = set(DOC.read_text().splitlines())
+        return tuple(mutant for mutant in MUTANTS if row(mutant, "caught") not in known)
+    return MUTANTS
+
+
 def main(arguments: list[str]) -> int:
-    every = tuple(dict.fromkeys(test for mutant in MUTANTS for test in mutant.tests))
+    mutants = wanted(arguments)
+    every = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     with tempfile.TemporaryDirectory() as name:
         copy_to(Path(name))
-        if pytest(Path(name), every, 10 * LIMIT) != 0:
+        if every and pytest(Path(name), every, 10 * LIMIT) != 0:
             sys.stderr.write("the tests fail without any mutation, or one of them does not exist\n")
             return 2
     with ThreadPoolExecutor(2) as pool:
-        verdicts = list(pool.map(survives, MUTANTS))
-    for mutant, is_alive in zip(MUTANTS, verdicts, strict=True):
+        verdicts = list(pool.map(survives, mutants))
+    for mutant, is_alive in zip(mutants, verdicts, strict=True):
         sys.stdout.write(f"{'SURVIVED' if is_alive else 'caught  '}  {mutant.protection}\n")
-    survivors = {mutant for mutant, is_alive in zip(MUTANTS, verdicts, strict=True) if is_alive}
-    sys.stdout.write(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} caught\n")
-    if "--write" in arguments:
+    survivors = {mutant for mutant, is_alive in zip(mutants, verdicts, strict=True) if is_alive}
+    sys.stdout.write(f"{len(mutants) - len(survivors)} of {len(mutants)} caught\n")
+    if "--write" in arguments and all(word.startswith("--") for word in arguments):
         DOC.write_text(document(survivors))
     return bool(survivors)
 

@@ -252,7 +252,7 @@ async def test_readiness_follows_postgresql_and_liveness_does_not(platform, clie
     await platform.cluster.stop()
     try:
         gone, body = await until(client, "/api/health/readiness", 503)
-        assert body == {"status": "not_ready", "reason": "database_check_failed"}
+        assert body == {"status": "not_ready", "reason": "database_check_failed", "cause": "unreachable"}
         assert await status_of(client, "/api/health/liveness") == (200, {"status": "alive"})
         status, problem = await status_of(client, "/api/positions")
         assert (status, problem["status"]) == (503, 503)
