@@ -237,11 +237,14 @@ class Execution:
         span = self.window(timeout)
         if self.session.present == span.server:
             return self.run(call, text, args, span, options, span.started)
-        return self._run_settled(call, text, args, span, options)
+        return self.run_settled(call, text, args, span, options)
 
-    async def _run_settled(
+    async def run_settled(
         self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], span: Window, options: dict[str, Any]
     ) -> T:
+        """
+        As `run`, after bringing the server's limit into force.
+        """
         with self.step(text):
             await self.settle(text, span)
         return await self.run(call, text, args, span, options)

@@ -162,26 +162,22 @@ class Transaction(Connection):
         try:
             execution.check_reclaimed()
             if self.savepoint is None:
-                await self._commit(execution)
+                if self.wants_xid:
+                    # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
+                    self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
+                with execution.step("COMMIT"):
+                    await execution.committing(self.last)
             else:
                 text = f"RELEASE SAVEPOINT {self.savepoint}"
                 await execution.send(text, text, execution.window(None))
             self.state = State.COMMITTED
+        except OutcomeUnknown as error:
+            error.xid = self.xid
+            raise
         finally:
             if self.savepoint is None:
                 self._settle(execution)
                 await self._finish(execution)
-
-    async def _commit(self, execution: Execution) -> None:
-        if self.wants_xid:
-            # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
-            self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
-        try:
-            with execution.step("COMMIT"):
-                await execution.committing(self.last)
-        except OutcomeUnknown as error:
-            error.xid = self.xid
-            raise
 
     def is_cut(self) -> bool:
         """
