@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults bench bench-pool lock vendor \
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults histories bench bench-pool lock vendor \
 	clean
 
 help:  ## this list
@@ -54,6 +54,9 @@ mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of th
 
 faults: $(VENV)/.dev  ## the fault campaign on PostgreSQL 18 and 15, and its mutants; FAULTS="--short --only 1,2" for less
 	$(BIN)/python -m tests.faults.campaign $(FAULTS)
+
+histories: $(VENV)/.dev  ## 100,000 random histories of readers and writers through the cache, simulated and on PostgreSQL
+	$(BIN)/python -m tests.cache_histories $(HISTORIES)
 
 bench: $(VENV)/.bench  ## every script in benchmarks/, with peers in the same run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -184,6 +184,7 @@ class Bench:
         self.pool = FakePool()
         self.clock = ManualClock()
         self.events = []
+        self.committed = []
         self.settings = config(**changes)
         self.terms = Terms.of(
             self.settings,
@@ -191,6 +192,7 @@ class Bench:
             notify=self.events.append,
             clock=self.clock,
             make_transaction=on_lease,
+            committed=lambda tags, *, is_certain: self.committed.append((set(tags), is_certain)),
         )
         self.execution = Execution(self.pool, lease_of(self.raw, lane), self.terms)
         self.connection = Connection(self.execution)

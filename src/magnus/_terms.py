@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from magnus._clock import MonotonicClock
 from magnus.session import LaneLimit, lane_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping
 
     from magnus._clock import Clock
     from magnus._execution import Execution
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from magnus.observe import Event
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
+
+
+class Committed(Protocol):
+    """
+    Told when a transaction ends that changed what some tags stand for.
+    """
+
+    def __call__(self, tags: Collection[str], *, is_certain: bool) -> None: ...
+
 
 _GRACE: Final = 0.2  # a cancel takes a few milliseconds on a server that answers
 
@@ -42,6 +51,8 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
+        committed: Is told which tags of cached answers a transaction has changed, when it ends; whether that is
+            certain.
         slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
             None where nobody listens.
         background: What goes on after its caller was answered.
@@ -57,6 +68,7 @@ class Terms:
     make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
     knowledge: Knowledge | None
     now: Callable[[], float]
+    committed: Committed
     slow: Callable[..., None] | None = None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 

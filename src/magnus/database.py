@@ -23,6 +23,7 @@ from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
 from magnus._terms import Terms
 from magnus._units import Units
+from magnus.cache import KeyedExecution, QueryCache, Watcher, loading
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
@@ -31,7 +32,7 @@ from magnus.pool import RANK, Lease, Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.slowlog import SlowLog
-from magnus.transaction import Transaction, on_lease
+from magnus.transaction import Transaction, around, on_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -84,6 +85,11 @@ class Database(Units):
         self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
         self._questions = Questions(config, "catalogue")
         self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
+        self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
+        if config.cache_notify:
+            self._cache.watcher = Watcher(
+                config, changed=self._cache.changed, lost=self._cache.clear, clock=self._clock
+            )
         super().__init__(
             Terms.of(
                 config,
@@ -93,6 +99,7 @@ class Database(Units):
                 make_transaction=on_lease,
                 knowledge=None if self._learner is None else self._learner.knowledge,
                 slow=None if self._slow_log is None else self._slow_log.saw,
+                committed=self._cache.committed,
             ),
             Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
@@ -169,6 +176,7 @@ class Database(Units):
             watch_forks(self._learner)
             watch_forks(self._questions)
             self._learner.start()
+        self._cache.open()
 
     async def close(self, timeout: float = 10.0) -> None:
         """
@@ -185,6 +193,7 @@ class Database(Units):
                 await self._slow_log.close()
             if self._learner is not None:
                 await self._learner.close()
+            await self._cache.close()
             self._pool = self._control = None
             await control.close()
 
@@ -270,6 +279,29 @@ class Database(Units):
             PoolClosed: the database is not connected.
         """
         self._open_pool().expire(within)
+
+    # --- cached answers
+
+    @property
+    def cache(self) -> QueryCache:
+        """
+        What `cached` functions keep of this database.
+        """
+        return self._cache
+
+    def invalidate(self, *tags: str) -> None:
+        """
+        Drop what `cached` functions keep under these tags, at once: after a write outside any transaction. Inside one
+        it is `Transaction.invalidate`, which waits for COMMIT.
+        """
+        self._cache.invalidate(*tags)
+
+    def _is_writing(self) -> bool:
+        """
+        Say whether the running code is inside a transaction that may write, begun by the layer or by hand.
+        """
+        ours = around(self._terms)
+        return any(ours) or (self._pool is not None and self._pool.transactions_of_task() > len(ours))
 
     # --- connections and transactions
 
@@ -360,14 +392,18 @@ class Database(Units):
 
     def get_stats(self) -> dict[str, Any]:
         """
-        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, and `slow_log` where it is on.
+        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, `slow_log` where it is on, and
+        `cache` once a cached function was called.
         """
         pool = None if self._pool is None else self._pool.snapshot()
         found = {
             "query_stats": self._stats.snapshot(retries=self._retrier.retries),
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
-        return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
+        if self._slow_log is not None:
+            found["slow_log"] = self._slow_log.snapshot()
+        cache = self._cache.snapshot()
+        return found if cache is None else {**found, "cache": cache}
 
     def distributions(self, bounds: Sequence[float]) -> Distributions:
         """
@@ -442,6 +478,9 @@ class Database(Units):
             slot = await pool.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
         lease = Lease(slot, lane, now)
         pool.hold(lease, inside=2)
+        reading = loading.get()
+        if reading is not None:
+            return KeyedExecution(pool, lease, self._terms, reading)
         return Execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:

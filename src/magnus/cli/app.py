@@ -93,6 +93,10 @@ def _app() -> App:
     slow_app.command(install)
     slow_app.command(remove)
     app.command(slow_app)
+    cache_app = App(name="cache", help="Triggers that tell other processes' caches of changes (cache_notify, fresh).")
+    cache_app.command(install_cache, name="install")
+    cache_app.command(remove_cache, name="remove")
+    app.command(cache_app)
     once_app = App(name="once", help="The table of units of work that happen once (Database.run_once).")
     once_app.command(install_once, name="install")
     once_app.command(expire_once, name="expire")
@@ -434,6 +438,44 @@ def expire_once(
         return look("once expire", shared.dsn, os.environ, lambda con: module.expire(con, days))
 
     return _carry_out("once expire", call, shared)
+
+
+def install_cache(
+    *tables: Annotated[str, Parameter(help="Tables that seldom change: TABLE, SCHEMA.TABLE, or TABLE=TAG.")],
+    print_: Annotated[bool, _PRINT] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Make tables tell of their changes: a version that rises and a notification, by a trigger for each statement.
+
+    Writers of one table then wait for each other's commit, so a table that is written all the time is refused.
+
+    Example: magnus cache install instruments prices --print
+    """
+    return _cache("install", tables, is_printed=print_, shared=shared)
+
+
+def remove_cache(
+    *tables: Annotated[str, Parameter(help="Tables that shall tell no more; none: everything.")],
+    print_: Annotated[bool, _PRINT] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Take the triggers off tables; without tables, off all of them, with the versions.
+    """
+    return _cache("remove", tables, is_printed=print_, shared=shared)
+
+
+def _cache(kind: str, tables: Sequence[str], *, is_printed: bool, shared: Shared) -> int:
+    from magnus.cli import cache as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        if is_printed:
+            return module.script(kind, tables)
+        return look(f"cache {kind}", shared.dsn, os.environ, lambda con: module.migrate(con, kind, tables))
+
+    return _carry_out(f"cache {kind}", call, shared)
 
 
 def _migrate(kind: str, *, is_printed: bool, yes: bool, shared: Shared) -> int:

@@ -340,6 +340,12 @@ class Pool(Operations):
         """
         self._custody.hold(lease, self._home.loop, inside + 3)
 
+    def transactions_of_task(self) -> int:
+        """
+        Return how many connections in an open transaction the running task's code holds, however it was begun.
+        """
+        return self._custody.transactions_of_task() if self._custody.holdings.by_task else 0
+
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
         Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
