@@ -7,6 +7,7 @@ over.
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -294,18 +295,12 @@ class Execution:
                 watch.leave()
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
-                self.was_slow(call.__name__, text, args, seconds, result)
+                ended = None if is_successful else sys.exception()
+                wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
+                terms.tell(text, seconds, call.__name__, result, self.lane, wait, self.attempts, args, ended)
             if self.session.is_changed:
                 self.session.heard(text)
         return result
-
-    def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
-        """
-        Tell of a statement that was slow.
-        """
-        if self.terms.slow is not None:
-            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
-            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
 
     def cut_short(self) -> None:
         """

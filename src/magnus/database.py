@@ -23,7 +23,8 @@ from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
 from magnus._terms import Terms
 from magnus._units import Units
-from magnus.cache import KeyedExecution, QueryCache, Watcher, loading
+from magnus.cache import KeyedExecution, QueryCache, loading
+from magnus.cache import Watcher as CacheWatcher
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
-    from magnus.observe import Event, Observer
+    from magnus.observe import Ended, Event, Observer, Watcher
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -75,7 +76,8 @@ class Database(Units):
     def __init__(self, config: DatabaseConfig, *, observers: Sequence[Observer] = ()) -> None:
         self._config = config
         self._observers = tuple(observers)
-        self._reported: list[Observer] = []
+        self._watchers: tuple[Watcher, ...] = ()
+        self._reported: list[object] = []
         self._pool: Pool | None = None
         self._control: Control | None = None
         self._is_draining = False
@@ -87,7 +89,7 @@ class Database(Units):
         self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
         self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
         if config.cache_notify:
-            self._cache.watcher = Watcher(
+            self._cache.watcher = CacheWatcher(
                 config, changed=self._cache.changed, lost=self._cache.clear, clock=self._clock
             )
         super().__init__(
@@ -100,6 +102,7 @@ class Database(Units):
                 knowledge=None if self._learner is None else self._learner.knowledge,
                 slow=None if self._slow_log is None else self._slow_log.saw,
                 committed=self._cache.committed,
+                watched=self._ended,
             ),
             Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
@@ -150,6 +153,7 @@ class Database(Units):
 
     async def _open(self, *, wait: bool) -> None:
         pool = Pool(self._config, notify=self._heard, clock=self._clock)
+        pool.tap(self._took if self._watchers else None)
         control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
         is_open = False
         try:
@@ -194,6 +198,7 @@ class Database(Units):
             if self._learner is not None:
                 await self._learner.close()
             await self._cache.close()
+            pool.tap(None)  # what it did not tell yet is told
             self._pool = self._control = None
             await control.close()
 
@@ -429,12 +434,44 @@ class Database(Units):
         self._observers = tuple(other for other in self._observers if other != observer)
         self._reported = [other for other in self._reported if other != observer]
 
+    def watch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` of every statement and lease from now on. Without one nothing is paid for that.
+        """
+        self._set_watchers(*self._watchers, watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` no more. An unknown one is ignored.
+        """
+        self._set_watchers(*(other for other in self._watchers if other is not watcher))
+
+    def _set_watchers(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+        self._stats.watch(is_watched=bool(watchers))
+        if self._pool is not None:
+            self._pool.tap(self._took if watchers else None)
+
+    def _ended(self, statement: Ended) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.ended(statement)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, "a statement", error)
+
+    def _took(self, what: str, lane: QueryPriority | None, seconds: list[float]) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.took(what, lane, seconds)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, what, error)
+
     def _notify(self, event: Event) -> None:
         for observer in self._observers:
             try:
                 observer(event)
             except Exception as error:  # noqa: BLE001  # whatever it raises must not disturb what it observes
-                self._report(observer, event, error)
+                self._report(observer, event.name, error)
 
     def _heard(self, event: Event) -> None:
         """
@@ -444,10 +481,10 @@ class Database(Units):
             self._control.wake()
         self._notify(event)
 
-    def _report(self, observer: Observer, event: Event, error: Exception) -> None:
+    def _report(self, observer: object, what: str, error: Exception) -> None:
         if observer not in self._reported:
             self._reported.append(observer)
-            message = f"an observer failed on {event.name}; further failures of it are not reported"
+            message = f"an observer failed on {what}; further failures of it are not reported"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _may_repeat(self, now: float) -> bool:

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from asyncio import get_running_loop
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
@@ -460,6 +461,16 @@ class Pool(Operations):
         Return how long it took to open a connection, all its set-up included; those that failed are not in it.
         """
         return self._keeper.connect_times.cumulative(bounds)
+
+    def tap(self, tap: Callable[[str, QueryPriority | None, list[float]], None] | None) -> None:
+        """
+        Give `tap` every wait, use and opening of a connection from now on, many at once; it must not raise.
+        """
+        taken = (lambda _name, _lane: None) if tap is None else (lambda name, lane: partial(tap, name, lane))
+        for lane, counters in zip(LANES, self._counters, strict=True):
+            counters.wait.tap(taken("wait", lane))
+            counters.use.tap(taken("use", lane))
+        self._keeper.connect_times.tap(taken("create", None))
 
     def snapshot(self) -> PoolSnapshot:
         """
