@@ -312,16 +312,24 @@ def bench(
     option: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE of the workload: scale=10.")] = (),
     save: Annotated[str | None, Parameter(help="Write the result to this file, as JSON.")] = None,
     html: Annotated[str | None, Parameter(help="Write the result to this file, as a page with plots.")] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        Parameter(help="Run nothing; compare two saved results. Exit 1 when the second is worse."),
+    ] = None,
     shared: FromShared,
 ) -> int:
     """
     Load a database or a service, and say how long what took. Times count from when a request was due.
 
     Example: magnus bench postgresql://localhost/test -w tpcb --rate 500/s --duration 20s --threshold 'p99<50ms'
+    Example: magnus bench --compare monday.json tuesday.json
     """
     from magnus.cli.bench import bench as call
+    from magnus.cli.compare import compare as call_compare
     from magnus.cli.words import options
 
+    if compare is not None:
+        return _carry_out("bench", lambda: call_compare(*compare), shared)
     return _carry_out("bench", lambda: call(
         target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
         warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,

@@ -1,6 +1,6 @@
 """A load test whose figures can be trusted: open or closed model, no coordinated omission, its own lateness shown."""
 
-from magnus.loadtest._numbers import Comparison, Interval, compare, interval
+from magnus.loadtest._numbers import Comparison, Interval, compare, compare_apart, compare_shares, interval, stretches
 from magnus.loadtest._pacer import Pacer
 from magnus.loadtest.runner import Load, run
 from magnus.loadtest.samples import Figures, Result, Samples
@@ -19,8 +19,11 @@ __all__ = [  # plain order, as sorted() has it
     "Target",
     "Workload",
     "compare",
+    "compare_apart",
+    "compare_shares",
     "find",
     "interval",
     "names",
     "run",
+    "stretches",
 ]
