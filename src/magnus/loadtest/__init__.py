@@ -2,6 +2,7 @@
 
 from magnus.loadtest._numbers import Comparison, Interval, compare, compare_apart, compare_shares, interval, stretches
 from magnus.loadtest._pacer import Pacer
+from magnus.loadtest.proof import Design, Proof, Side, prove
 from magnus.loadtest.runner import Load, run
 from magnus.loadtest.samples import Figures, Result, Samples
 from magnus.loadtest.workload import Client, Refused, Target, Workload, find, names
@@ -9,13 +10,16 @@ from magnus.loadtest.workload import Client, Refused, Target, Workload, find, na
 __all__ = [  # plain order, as sorted() has it
     "Client",
     "Comparison",
+    "Design",
     "Figures",
     "Interval",
     "Load",
     "Pacer",
+    "Proof",
     "Refused",
     "Result",
     "Samples",
+    "Side",
     "Target",
     "Workload",
     "compare",
@@ -24,6 +28,7 @@ __all__ = [  # plain order, as sorted() has it
     "find",
     "interval",
     "names",
+    "prove",
     "run",
     "stretches",
 ]
