@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults bench bench-pool lock vendor \
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults bench proof bench-pool lock vendor \
 	clean
 
 help:  ## this list
@@ -57,6 +57,9 @@ faults: $(VENV)/.dev  ## the fault campaign on PostgreSQL 18 and 15, and its mut
 
 bench: $(VENV)/.bench  ## every script in benchmarks/, with peers in the same run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+proof: $(VENV)/.dev  ## the table before / after, measured on this machine in turns, ten minutes; PROOF="--short" for half a minute
+	$(BIN)/python benchmarks/proof $(PROOF)
 
 bench-pool: $(VENV)/.bench  ## the pool beside asyncpg's, psycopg's, SQLAlchemy's and a bare queue
 	$(BIN)/python benchmarks/bench_pool.py

@@ -3,7 +3,7 @@
 from magnus.loadtest._numbers import Comparison, Interval, compare, compare_apart, compare_shares, interval, stretches
 from magnus.loadtest._pacer import Pacer
 from magnus.loadtest.proof import Design, Proof, Side, prove
-from magnus.loadtest.runner import Load, run
+from magnus.loadtest.runner import Load, run, send
 from magnus.loadtest.samples import Figures, Result, Samples
 from magnus.loadtest.workload import Client, Refused, Target, Workload, find, names
 
@@ -30,5 +30,6 @@ __all__ = [  # plain order, as sorted() has it
     "names",
     "prove",
     "run",
+    "send",
     "stretches",
 ]
