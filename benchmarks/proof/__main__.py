@@ -23,7 +23,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import servers  # noqa: E402
 from _report import environment  # noqa: E402
-from figures import markdown, table  # noqa: E402
+from figures import markdown, page, table  # noqa: E402
 from script import FULL, SHORT, Script  # noqa: E402
 
 SIDES = ("before", "pool", "settings")
@@ -86,6 +86,8 @@ async def prove(script: Script, out: Path) -> dict[str, Any]:
                 found[name] = await side_round(name, cluster, script, document["rate"], number + 1)
                 print(f"round {number + 1}: {name} in {time.monotonic() - began:.0f} s", flush=True)
             document["rounds"].append(found)
+            document["indexes"] = await asyncio.to_thread(servers.proposed, tuned.dsn(database=servers.DATABASE))
+            document["environment"]["loop"] = found["settings"]["loop"]
             save(document, out)
     return document
 
@@ -123,9 +125,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--short", action="store_true", help="one round of seconds; shows, proves nothing")
     parser.add_argument("--rounds", type=int, help=f"default: {FULL.rounds}")
+    parser.add_argument("--page", action="store_true", help="only write docs/benchmarks.md from --out again")
     parser.add_argument("--out", type=Path, help="where every figure is saved")
     options = parser.parse_args()
     script = SHORT if options.short else FULL
+    if options.page:
+        document = json.loads((options.out or RESULTS / "proof.json").read_text())
+        (HERE.parent.parent / "docs" / "benchmarks.md").write_text(page(document))
+        return
     if options.rounds:
         script = dataclasses.replace(script, rounds=options.rounds)
     out = options.out or RESULTS / ("proof-short.json" if options.short else "proof.json")
@@ -135,6 +142,8 @@ def main() -> None:
     for line in table(document):
         print(line)
     out.with_suffix(".md").write_text(markdown(document))
+    if script == FULL:
+        (HERE.parent.parent / "docs" / "benchmarks.md").write_text(page(document))
     print(f"{time.monotonic() - began:.0f} s; every figure is in {out}, the table in {out.with_suffix('.md')}")
 
 

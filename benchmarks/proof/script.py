@@ -37,6 +37,6 @@ class Script:
 
 FULL = Script()
 SHORT = Script(
-    rounds=1, scale=0.02, calibrate=1.0, load=1.5, hiccups=7.0, restarts=(1.0,), kills=(2.5, 2.7, 2.9),
-    stall=(4.0, 1.0), overload=1.5, slow=4,
+    rounds=1, scale=0.02, calibrate=1.0, load=2.0, hiccups=5.0, restarts=(1.0,), kills=(2.2, 2.4, 2.6),
+    stall=(3.2, 0.5), overload=1.0, slow=4,
 )  # fmt: skip

@@ -76,15 +76,22 @@ async def tune(cluster: Cluster) -> list[dict[str, Any]]:
     return settings
 
 
-def planned(dsn: str) -> dict[str, Any]:
+def proposed(dsn: str) -> list[str]:
+    """
+    Return the indexes that `magnus indexes` would make after what this server has been asked.
+    """
+    return [change["name"] for change in planned(dsn, "indexes")["changes"]]
+
+
+def planned(dsn: str, *words: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         program = Path(sys.executable).with_name("magnus")
-        command = [program, "-d", dsn, "plan", "--memory", MEMORY, "--out", path]
+        command = [program, "-d", dsn, *(words or ("plan", "--memory", MEMORY)), "--out", path]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         if done.returncode:
             raise RuntimeError(done.stderr)
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"changes": []}
         return found
 
 

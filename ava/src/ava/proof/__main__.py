@@ -20,7 +20,8 @@ async def serve(kind: str, dsn: str) -> None:
     """
     began = time.perf_counter()
     async with opened(kind, dsn) as side:
-        _say({"ready_ms": 1000 * (time.perf_counter() - began)})
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        _say({"ready_ms": 1000 * (time.perf_counter() - began), "loop": loop})
         while line := await asyncio.to_thread(sys.stdin.readline):
             asked = json.loads(line)
             try:
