@@ -1,7 +1,7 @@
 """Can the load generator be believed? Its own lateness at a high rate, and the same load sent by pgbench beside it.
 
 First `select` at a fixed rate in the open model: how late the generator itself was. Then TPC-B at half of what the
-slower of both can do, in turns: the means must agree. pgbench's latency counts from when a transaction was due, as ours.
+slower of both can do, in turns: the means must agree. pgbench, too, counts from when one was due.
 """
 
 from __future__ import annotations
