@@ -69,6 +69,10 @@ lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.t
 	$(BIN)/$(LOCK) --upgrade --all-extras -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
 	$(BIN)/$(LOCK) --upgrade -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
 
+.PHONY: apply-campaign
+apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, long random sequences
+	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning --pg=18,15 -n2
+
 VENDOR := src/magnus/web/dashboard/static/vendor
 vendor:  ## fetch the dashboard's libraries from npm again, by the versions of NOTICE, and check them against SHA256SUMS
 	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; here=$$PWD; cd $$folder; \

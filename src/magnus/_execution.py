@@ -290,7 +290,7 @@ class Execution:
             if is_watched:
                 watch.leave()
             seconds = terms.now() - sent
-            if terms.stats.ran(seconds, is_successful=is_successful):
+            if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
                 self.was_slow(call.__name__, text, args, seconds, result)
             if self.session.is_changed:
                 self.session.heard(text)

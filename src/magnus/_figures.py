@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from magnus.lanes import LANES
 from magnus.pool._stats import BATCH, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from magnus.lanes import QueryPriority
     from magnus.pool import Distribution, LaneSnapshot, PoolSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Distributions:
+    """
+    How long what took, since the start, by lane. Without a pool only statements are known.
+
+    Attributes:
+        statements: Of those that were sent, on the server and the way there.
+        waits: From asking for a connection to having it.
+        uses: From having a connection to giving it back.
+        connects: Opening a connection, all its set-up included; None without a pool.
+    """
+
+    statements: Mapping[QueryPriority, Distribution]
+    waits: Mapping[QueryPriority, Distribution]
+    uses: Mapping[QueryPriority, Distribution]
+    connects: Distribution | None
 
 
 class QueryStats:
     """
-    Statements by outcome and duration. What never got a connection is counted as failed and has no duration.
+    Statements by outcome, lane and duration. What never got a connection is counted as failed and has no duration.
     """
 
-    __slots__ = ("_durations", "_seconds", "_slow_after", "failed", "slow", "successful", "timeouts")
+    __slots__ = ("_lanes", "_seconds", "_slow_after", "failed", "slow", "successful", "timeouts")
 
     def __init__(self, slow_after: float) -> None:
         self._slow_after = slow_after
-        self._durations = Histogram()
+        self._lanes = {lane: Histogram() for lane in LANES}
         self._seconds = 0.0
         self.successful = 0
         self.failed = 0
         self.timeouts = 0
         self.slow = 0
 
-    def ran(self, seconds: float, *, is_successful: bool) -> bool:
+    def ran(self, seconds: float, lane: QueryPriority, *, is_successful: bool) -> bool:
         """
         Count a statement that was sent and took `seconds`, waiting for a connection not included; say whether it was
         slow.
@@ -38,10 +59,10 @@ class QueryStats:
         else:
             self.failed += 1
         self._seconds += seconds
-        fresh = self._durations.fresh  # as `record` does, which is felt
-        fresh.append(seconds)
-        if len(fresh) >= BATCH:
-            self._durations.digest()
+        durations = self._lanes[lane]
+        durations.fresh.append(seconds)  # as `record` does, which is felt
+        if len(durations.fresh) >= BATCH:
+            durations.digest()
         if seconds > self._slow_after:
             self.slow += 1
             return True
@@ -53,18 +74,19 @@ class QueryStats:
         """
         self.failed += 1
 
-    def distribution(self, bounds: Sequence[float]) -> Distribution:
+    def durations(self, bounds: Sequence[float]) -> dict[QueryPriority, Distribution]:
         """
-        Return how long the statements that were sent took.
+        Return how long the statements that were sent took, by lane.
         """
-        return self._durations.cumulative(bounds)
+        return {lane: durations.cumulative(bounds) for lane, durations in self._lanes.items()}
 
     def snapshot(self, *, retries: int) -> dict[str, int | float]:
         """
         Return the figures, ready for JSON; durations in milliseconds.
         """
-        count = self._durations.total
-        p50, p95, p99 = self._durations.percentiles(50.0, 95.0, 99.0)
+        durations = Histogram.merged(self._lanes.values())
+        count = durations.total
+        p50, p95, p99 = durations.percentiles(50.0, 95.0, 99.0)
         return {
             "total": self.successful + self.failed,
             "successful": self.successful,
@@ -113,4 +135,7 @@ def _lane_figures(lane: LaneSnapshot) -> dict[str, object]:
         "wait_p50_ms": round(1000 * lane.p50, 3),
         "wait_p95_ms": round(1000 * lane.p95, 3),
         "wait_p99_ms": round(1000 * lane.p99, 3),
+        "use_p50_ms": round(1000 * lane.use_p50, 3),
+        "use_p95_ms": round(1000 * lane.use_p95, 3),
+        "use_p99_ms": round(1000 * lane.use_p99, 3),
     }

@@ -331,7 +331,7 @@ class Statements:
             finally:
                 watch.leave()
                 done = now()
-                if is_sent and terms.stats.ran(done - sent, is_successful=is_done) and terms.slow is not None:
+                if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done) and terms.slow is not None:
                     terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():

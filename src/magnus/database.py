@@ -19,7 +19,7 @@ from magnus._clock import MonotonicClock
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
 from magnus._execution import Execution
-from magnus._figures import QueryStats, pool_figures
+from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
 from magnus._terms import Terms
 from magnus._units import Units
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
     from magnus.observe import Event, Observer
-    from magnus.pool import Distribution
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -370,13 +369,16 @@ class Database(Units):
         }
         return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
 
-    def distributions(self, bounds: Sequence[float]) -> tuple[Distribution, dict[QueryPriority, Distribution]]:
+    def distributions(self, bounds: Sequence[float]) -> Distributions:
         """
-        Return how long statements took, and how long callers waited for a connection by lane, both since the start.
+        Return how long statements, waits for a connection, its use and its opening took, since the start.
 
-        `bounds` are ascending seconds; each count is of durations up to its bound. Without a pool nobody waited.
+        `bounds` are ascending seconds; each count is of durations up to its bound.
         """
-        return self._stats.distribution(bounds), {} if self._pool is None else self._pool.waits(bounds)
+        pool, statements = self._pool, self._stats.durations(bounds)
+        if pool is None:
+            return Distributions(statements, {}, {}, None)
+        return Distributions(statements, pool.waits(bounds), pool.uses(bounds), pool.connects(bounds))
 
     def add_observer(self, observer: Observer) -> None:
         """

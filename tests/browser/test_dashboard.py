@@ -150,7 +150,7 @@ async def test_every_page_shows_its_figures_and_the_console_stays_silent(counted
                     await expect(page.locator("ul.tree ul.tree")).to_have_count(1)
                     await expect(page.locator("ul.tree").first).to_contain_text("UPDATE wares SET price")
                 elif name == "pool":
-                    await expect(page.locator("canvas")).to_have_count(8)
+                    await expect(page.locator("canvas")).to_have_count(9)
                     await expect(page.locator("td", has_text="critical")).to_have_count(1)
                 elif name == "queries":
                     await expect(page.locator("tbody tr", has_text="INSERT INTO wares").first).to_contain_text("20")
@@ -235,7 +235,7 @@ async def test_a_hidden_tab_asks_nothing(counted, browser):
     """And goes on when it is looked at again."""
     async with service(counted) as (_, url), Look.at(browser) as look:
         page, asked = look.page, []
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: "/api/snapshot" in request.url and asked.append(request.url))
         await page.goto(url)
         await expect(page.get_by_text("Ready: the database answers")).to_be_visible()
         await page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")

@@ -54,10 +54,10 @@ def run(arguments: Sequence[str]) -> int:
     """
     Parse and carry out one command line; return its exit code.
     """
-    from magnus.cli import loads
+    from magnus.cli import changes, loads
 
     app = _app()
-    for command in loads.COMMANDS:
+    for command in (*loads.COMMANDS, *changes.COMMANDS):
         app.command(command)
     try:
         code = app.meta(list(arguments))

@@ -29,7 +29,7 @@ from magnus.pool._life import PoolLife
 from magnus.pool._limits import Limits
 from magnus.pool._operations import Operations
 from magnus.pool._slots import Slot, State, Watch
-from magnus.pool._stats import Distribution, LaneCounters, PoolSnapshot
+from magnus.pool._stats import BATCH, Distribution, LaneCounters, PoolSnapshot
 from magnus.pool._sweep import Sweep
 
 if TYPE_CHECKING:
@@ -243,6 +243,7 @@ class Pool(Operations):
             self._is_doubtful = True
             return None
         state.occupy(slot, rank, now)
+        slot.given_at = now
         counters = self._counters[rank]
         counters.acquired_total += 1
         counters.wait.record_zero()
@@ -295,6 +296,7 @@ class Pool(Operations):
                 counters = self._counters[rank]
                 counters.wait.record(now - since)
                 counters.acquired_total += 1
+                slot.given_at = now
                 return slot
             now = self._now()
             self._is_doubtful = True
@@ -303,6 +305,10 @@ class Pool(Operations):
         """
         Give back a slot whose session is as it was taken: nothing is sent.
         """
+        use = self._counters[slot.rank].use
+        use.fresh.append(now - slot.given_at)  # as `record` does, which is felt
+        if len(use.fresh) >= BATCH:
+            use.digest()
         waiter = self._state.hand_over(slot, now)
         if waiter is not None:
             waiter.signal.set_result(None)
@@ -352,7 +358,7 @@ class Pool(Operations):
             self._custody.returned(lease)
         slot, con = lease.slot, lease.con
         if con.is_closed():
-            self._keeper.drop(slot)
+            self._throw_away(slot)
             return
         reset = EVERYTHING if con.is_in_transaction() else lease.reset
         if reset.action is Action.NONE:
@@ -362,12 +368,13 @@ class Pool(Operations):
         try:
             is_clean = reset.action is not Action.CLOSE and await is_reset(slot, reset, limit)
         except asyncio.CancelledError:
+            self._was_used(slot)
             self._keeper.finish_release(slot, limit)
             raise
         if is_clean:
             self.put(slot, self._now())
         else:
-            self._keeper.drop(slot)
+            self._throw_away(slot)
 
     async def discard(self, lease: Lease) -> None:
         """
@@ -388,7 +395,7 @@ class Pool(Operations):
         lease.is_released = True
         if lease.holding is not None:
             self._custody.returned(lease)
-        self._keeper.drop(lease.slot)
+        self._throw_away(lease.slot)
 
     def retire(self, lease: Lease) -> None:
         """
@@ -407,6 +414,7 @@ class Pool(Operations):
         if lease.holding is not None:
             self._custody.returned(lease)
         lease.slot.generation = _RETIRED
+        self._was_used(lease.slot)
         self._apply(self._state.release(lease.slot, self._now()))
 
     def is_current(self, lease: Lease) -> bool:
@@ -434,6 +442,18 @@ class Pool(Operations):
         Return how long callers waited for their connection, by lane.
         """
         return {lane: counters.wait.cumulative(bounds) for lane, counters in zip(LANES, self._counters, strict=True)}
+
+    def uses(self, bounds: Sequence[float]) -> dict[QueryPriority, Distribution]:
+        """
+        Return how long callers kept their connection, by lane.
+        """
+        return {lane: counters.use.cumulative(bounds) for lane, counters in zip(LANES, self._counters, strict=True)}
+
+    def connects(self, bounds: Sequence[float]) -> Distribution:
+        """
+        Return how long it took to open a connection, all its set-up included; those that failed are not in it.
+        """
+        return self._keeper.connect_times.cumulative(bounds)
 
     def snapshot(self) -> PoolSnapshot:
         """
@@ -463,6 +483,13 @@ class Pool(Operations):
         )
 
     # --- the inside
+
+    def _was_used(self, slot: Slot) -> None:
+        self._counters[slot.rank].use.record(self._now() - slot.given_at)
+
+    def _throw_away(self, slot: Slot) -> None:
+        self._was_used(slot)
+        self._keeper.drop(slot)
 
     def _watches(self) -> Iterator[Watch]:
         return (slot.watch for slot in self._state.slots)

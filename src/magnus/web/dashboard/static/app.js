@@ -195,6 +195,7 @@ const pages = {
       chart("In use, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.used])),
       chart("Waiting, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.waiting])),
       chart("Wait for a connection, p95 by lane", "s", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.wait[1]])),
+      chart("Duration of statements, p95 by lane", "s", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.duration[1]])),
       chart("Timed out or refused a second", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => (p.lanes[lane] ? p.lanes[lane].timeouts + p.lanes[lane].rejected : null)])),
       chart("Given a second, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.acquired])),
     ]);
