@@ -46,8 +46,10 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.dev  ## the pages that are made from the code
+docs: $(VENV)/.dev  ## the pages that are made from the code, and the site in site/, without a warning
 	$(BIN)/python tests/settings_doc.py --write
+	$(BIN)/python tests/reference_doc.py --write
+	$(BIN)/zensical build --strict
 
 mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of the tree; the tests must notice
 	$(BIN)/python tests/mutants.py --write

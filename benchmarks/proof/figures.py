@@ -148,7 +148,7 @@ HEADS = ("Metric", "Promised", "Before", "After", "Change", "Target")
 PAGE = """# What was measured
 
 ## Before and after
-
+{warning}
 The same code of AVA (its services, called in one process: buys 20 parts, sales 20, positions 30, pages of trades 20,
 monthly reports 8) on two sides, in turns, {rounds} rounds:
 
@@ -184,7 +184,9 @@ def page(document: dict[str, Any]) -> str:
     """
     script = document["script"]
     facts = "".join(f"| {name} | {value} |\n" for name, value in document["environment"].items())
+    few = "\n**Fewer than five rounds, on a machine that was not quiet: it shows the form, and proves nothing.**\n"
     return PAGE.format(
+        warning="" if len(document["rounds"]) >= 5 else few,
         rounds=len(document["rounds"]), rate=document["rate"], share=script["share"], capacity=document["capacity"],
         restarts=len(script["restarts"]), kills=len(script["kills"]), stall=script["stall"][1],
         hiccups=script["hiccups"], table=markdown(document), facts=facts,

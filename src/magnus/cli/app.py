@@ -54,17 +54,24 @@ def run(arguments: Sequence[str]) -> int:
     """
     Parse and carry out one command line; return its exit code.
     """
+    try:
+        code = whole().meta(list(arguments))
+    except CycloptsError as error:
+        render.complain(str(error), advice="see magnus --help")
+        return ExitCode.USAGE
+    return code if isinstance(code, int) else ExitCode.DONE
+
+
+def whole() -> App:
+    """
+    Return the application with all its commands.
+    """
     from magnus.cli import changes, loads
 
     app = _app()
     for command in (*loads.COMMANDS, *changes.COMMANDS):
         app.command(command)
-    try:
-        code = app.meta(list(arguments))
-    except CycloptsError as error:
-        render.complain(str(error), advice="see magnus --help")
-        return ExitCode.USAGE
-    return code if isinstance(code, int) else ExitCode.DONE
+    return app
 
 
 def _app() -> App:
