@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults bench proof bench-pool lock vendor \
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults bench proof ablation bench-pool lock vendor \
 	clean
 
 help:  ## this list
@@ -62,6 +62,9 @@ bench: $(VENV)/.bench  ## every script in benchmarks/, with peers in the same ru
 
 proof: $(VENV)/.dev  ## the table before / after, measured on this machine in turns, ten minutes; PROOF="--short" for half a minute
 	$(BIN)/python benchmarks/proof $(PROOF)
+
+ablation: $(VENV)/.dev  ## which settings of the plan carry most, on AVA's mix and TPC-B; ten minutes
+	$(BIN)/python benchmarks/ablation.py $(ABLATION)
 
 bench-pool: $(VENV)/.bench  ## the pool beside asyncpg's, psycopg's, SQLAlchemy's and a bare queue
 	$(BIN)/python benchmarks/bench_pool.py
