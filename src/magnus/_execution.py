@@ -347,6 +347,7 @@ class Execution:
         Count and tell that a statement reached its limit; return the error to raise.
         """
         terms = self.terms
+        self._pool.wasted(self._lease)
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
         terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))

@@ -154,7 +154,9 @@ class Database(Units):
     async def _open(self, *, wait: bool) -> None:
         pool = Pool(self._config, notify=self._heard, clock=self._clock)
         pool.tap(self._took if self._watchers else None)
-        control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
+        control = Control(
+            self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot, refused=pool.refused
+        )
         is_open = False
         try:
             is_up = await control.check()

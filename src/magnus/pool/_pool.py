@@ -123,6 +123,13 @@ class Pool(Operations):
         """
         return self._keeper.last_connect_error
 
+    def refused(self, since: float) -> ConnectError | None:
+        """
+        Why the pool cannot connect at present, when its last attempt has failed `since` then (monotonic seconds).
+        """
+        keeper = self._keeper
+        return keeper.last_connect_error if self._state.failures and keeper.last_refused_at >= since else None
+
     # --- life
 
     async def open(self, *, wait: float | None = None) -> None:
