@@ -144,6 +144,9 @@ class FakePool:
     def hold(self, lease, inside=0):
         self.held.append(lease.con)
 
+    def tap(self, tap):
+        """Nobody is told of durations."""
+
     def refused_write(self, lease):
         self.refused.append(lease.con)
 
