@@ -148,6 +148,9 @@ class FakePool:
     def wasted(self, lease):
         self.wasted_leases.append(lease.con)
 
+    def tap(self, tap):
+        """Nobody is told of durations."""
+
     def refused_write(self, lease):
         self.refused.append(lease.con)
 
