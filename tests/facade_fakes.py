@@ -148,6 +148,9 @@ class FakePool:
     def wasted(self, lease):
         self.wasted_leases.append(lease.con)
 
+    def tap(self, tap):
+        """Nobody is told of durations."""
+
     def refused_write(self, lease):
         self.refused.append(lease.con)
 
@@ -188,6 +191,7 @@ class Bench:
         self.pool = FakePool()
         self.clock = ManualClock()
         self.events = []
+        self.committed = []
         self.settings = config(**changes)
         self.terms = Terms.of(
             self.settings,
@@ -195,6 +199,7 @@ class Bench:
             notify=self.events.append,
             clock=self.clock,
             make_transaction=on_lease,
+            committed=lambda tags, *, is_certain: self.committed.append((set(tags), is_certain)),
         )
         self.execution = Execution(self.pool, lease_of(self.raw, lane), self.terms)
         self.connection = Connection(self.execution)

@@ -2,6 +2,8 @@
 
 python tests/mutants.py            run all, print a table, exit 1 when one survives
 python tests/mutants.py --write    the same, and write docs/protections.md
+python tests/mutants.py --new      with either: only what the page does not list as caught already, or lists differently
+python tests/mutants.py WORD …     only protections with one of these words in them; nothing is written
 """
 
 from __future__ import annotations
@@ -59,6 +61,10 @@ def tuning(protection: str, file: str, text: str, mutated: str, *tests: str) -> 
 
 def slow_log(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
     return Mutant(protection, f"src/magnus/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
+
+
+def optimizer(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
+    return Mutant(protection, f"src/magnus/tuning/{file}", text, mutated, tuple(f"tests/{t}" for t in tests))
 
 
 def unit(protection: str, file: str, text: str, mutated: str, *tests: str) -> Mutant:
@@ -572,6 +578,72 @@ MUTANTS = (
         "for other in waiting[session.pid] if other.pid not in placed", "for other in waiting[session.pid]",
         "unit/insight/test_activity.py::test_a_deadlock_is_shown_once",
     ),
+    optimizer(
+        "A change's intention is flushed to disk before it is made", "journal.py",
+        "            os.fsync(descriptor)\n            if size == 0:", "            if size == 0:",
+        "unit/tuning/test_journal.py::test_every_entry_is_flushed_before_write_returns",
+    ),
+    optimizer(
+        "A line of the journal that was changed is noticed", "journal.py",
+        "not entry.is_intact or ", "",
+        "unit/tuning/test_journal.py::test_tampering_is_noticed",
+    ),
+    optimizer(
+        "A rollback never overwrites somebody else's later value", "ledger.py",
+        "    return Decision(Verdict.CONFLICT, now)\n\n\ndef _",
+        "    return Decision(Verdict.PUT_BACK, before)\n\n\ndef _",
+        "unit/tuning/test_ledger.py::test_the_three_way_decision",
+    ),
+    optimizer(
+        "What a plan's text says is what its change says", "admission.py",
+        "if expected is not None and change.sql != expected:", "if False:",
+        "unit/tuning/test_admission.py::test_sql_that_is_not_what_the_change_says_is_refused",
+    ),
+    optimizer(
+        "No plan unloads somebody's library", "admission.py",
+        "if lost and change.name", "if False and change.name",
+        "unit/tuning/test_admission.py::test_a_library_must_not_be_lost",
+    ),
+    optimizer(
+        "Standbys come before the primary", "admission.py",
+        "    if not raised:\n", "    if True:\n",
+        "unit/tuning/test_admission.py::test_standbys_come_before_the_primary_when_raised",
+    ),
+    optimizer(
+        "What the command line gives is not set in vain", "admission.py",
+        "if setting.is_outranked:", "if False:",
+        "unit/tuning/test_admission.py::test_a_command_line_value_outranks_the_file",
+    ),
+    optimizer(
+        "A trial archives nothing", "preflight.py",
+        '    "archive_mode": "off",\n', "",
+        "unit/tuning/test_preflight.py::test_nothing_of_the_server_reaches_the_trial",
+    ),
+    optimizer(
+        "A recovery that moves is not taken for death", "guard.py",
+        "        if marker != seen:", "        if False:",
+        "integration/tuning/test_guard.py::test_crash_recovery_that_moves_is_not_taken_for_death",
+    ),
+    optimizer(
+        "The dead-man leaves what others set", "guard.py",
+        "return before if autoconf.values(edited) == had else edited", "return before",
+        "integration/tuning/test_guard.py::test_what_others_set_meanwhile_survives_the_putting_back",
+    ),
+    optimizer(
+        "One operator at a time", "session.py",
+        "        if not others:\n", "        if True:\n",
+        "integration/tuning/test_apply.py::test_one_operator_at_a_time",
+    ),
+    optimizer(
+        "A difference within the noise is no verdict", "effect.py",
+        "noise = max(_WIDTH * error,", "noise = max(0 * error,",
+        "unit/tuning/test_effect.py::test_one_query",
+    ),
+    optimizer(
+        "A table with rows is never dropped", "undo.py",
+        '    if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):', "    if False:",
+        "integration/tuning/test_apply.py::test_a_table_with_rows_is_never_dropped",
+    ),
     unit(
         "What was not seen is unknown, never ok", "tuning/checks/_model.py",
         "State.UNKNOWN if verdict.missing else State.OK", "State.OK",
@@ -821,13 +893,13 @@ def survives(mutant: Mutant) -> bool:
         return pytest(folder, mutant.tests) != 1
 
 
+def row(mutant: Mutant, result: str) -> str:
+    tests = ", ".join(f"`{test.rpartition('::')[2]}`" for test in mutant.tests)
+    return f"| {mutant.protection} | `{mutant.file.removeprefix('src/')}` | {tests} | {result} |"
+
+
 def document(survivors: set[Mutant]) -> str:
-    rows = [
-        f"| {each.protection} | `{each.file.removeprefix('src/')}` | "
-        f"{', '.join('`' + test.rpartition('::')[2] + '`' for test in each.tests)} | "
-        f"{'survived' if each in survivors else 'caught'} |"
-        for each in MUTANTS
-    ]
+    rows = [row(each, "survived" if each in survivors else "caught") for each in MUTANTS]
     head = (
         "# Protections, and the test that notices when one is gone\n\n"
         "`make mutants` switches each protection off in a copy of the tree and runs the tests beside it, which must "
@@ -836,20 +908,34 @@ def document(survivors: set[Mutant]) -> str:
     return head + "\n".join(rows) + "\n"
 
 
+def wanted(arguments: list[str]) -> tuple[Mutant, ...]:
+    """
+    Return the mutants that a command line asks for.
+    """
+    words = [word for word in arguments if not word.startswith("--")]
+    if words:
+        return tuple(mutant for mutant in MUTANTS if any(word in mutant.protection for word in words))
+    if "--new" in arguments:
+        known = set(DOC.read_text().splitlines())
+        return tuple(mutant for mutant in MUTANTS if row(mutant, "caught") not in known)
+    return MUTANTS
+
+
 def main(arguments: list[str]) -> int:
-    every = tuple(dict.fromkeys(test for mutant in MUTANTS for test in mutant.tests))
+    mutants = wanted(arguments)
+    every = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
     with tempfile.TemporaryDirectory() as name:
         copy_to(Path(name))
-        if pytest(Path(name), every, 10 * LIMIT) != 0:
+        if every and pytest(Path(name), every, 10 * LIMIT) != 0:
             sys.stderr.write("the tests fail without any mutation, or one of them does not exist\n")
             return 2
     with ThreadPoolExecutor(2) as pool:
-        verdicts = list(pool.map(survives, MUTANTS))
-    for mutant, is_alive in zip(MUTANTS, verdicts, strict=True):
+        verdicts = list(pool.map(survives, mutants))
+    for mutant, is_alive in zip(mutants, verdicts, strict=True):
         sys.stdout.write(f"{'SURVIVED' if is_alive else 'caught  '}  {mutant.protection}\n")
-    survivors = {mutant for mutant, is_alive in zip(MUTANTS, verdicts, strict=True) if is_alive}
-    sys.stdout.write(f"{len(MUTANTS) - len(survivors)} of {len(MUTANTS)} caught\n")
-    if "--write" in arguments:
+    survivors = {mutant for mutant, is_alive in zip(mutants, verdicts, strict=True) if is_alive}
+    sys.stdout.write(f"{len(mutants) - len(survivors)} of {len(mutants)} caught\n")
+    if "--write" in arguments and all(word.startswith("--") for word in arguments):
         DOC.write_text(document(survivors))
     return bool(survivors)
 

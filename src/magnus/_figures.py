@@ -2,50 +2,87 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final
 
+from magnus.lanes import LANES
 from magnus.pool._stats import BATCH, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from magnus.lanes import QueryPriority
     from magnus.pool import Distribution, LaneSnapshot, PoolSnapshot
+
+
+BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+"""Upper bounds of all histograms, seconds: those that the conventions advise for `db.client.operation.duration`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distributions:
+    """
+    How long what took, since the start, by lane. Without a pool only statements are known.
+
+    Attributes:
+        statements: Of those that were sent, on the server and the way there.
+        waits: From asking for a connection to having it.
+        uses: From having a connection to giving it back.
+        connects: Opening a connection, all its set-up included; None without a pool.
+    """
+
+    statements: Mapping[QueryPriority, Distribution]
+    waits: Mapping[QueryPriority, Distribution]
+    uses: Mapping[QueryPriority, Distribution]
+    connects: Distribution | None
 
 
 class QueryStats:
     """
-    Statements by outcome and duration. What never got a connection is counted as failed and has no duration.
+    Statements by outcome, lane and duration. What never got a connection is counted as failed and has no duration.
     """
 
-    __slots__ = ("_durations", "_seconds", "_slow_after", "failed", "slow", "successful", "timeouts")
+    __slots__ = (
+        "_lanes", "_seconds", "failed", "is_watched", "slow", "slow_after", "successful", "tell_after", "timeouts",
+    )  # fmt: skip
 
     def __init__(self, slow_after: float) -> None:
-        self._slow_after = slow_after
-        self._durations = Histogram()
+        self.slow_after = self.tell_after = slow_after
+        self.is_watched = False
+        self._lanes = {lane: Histogram() for lane in LANES}
         self._seconds = 0.0
         self.successful = 0
         self.failed = 0
         self.timeouts = 0
         self.slow = 0
 
-    def ran(self, seconds: float, *, is_successful: bool) -> bool:
+    def ran(self, seconds: float, lane: QueryPriority, *, is_successful: bool) -> bool:
         """
-        Count a statement that was sent and took `seconds`, waiting for a connection not included; say whether it was
-        slow.
+        Count a statement that was sent and took `seconds`, waiting for a connection not included; say whether somebody
+        is to be told: it was slow, or all are watched.
         """
         if is_successful:
             self.successful += 1
         else:
             self.failed += 1
         self._seconds += seconds
-        fresh = self._durations.fresh  # as `record` does, which is felt
-        fresh.append(seconds)
-        if len(fresh) >= BATCH:
-            self._durations.digest()
-        if seconds > self._slow_after:
-            self.slow += 1
+        durations = self._lanes[lane]
+        durations.fresh.append(seconds)  # as `record` does, which is felt
+        if len(durations.fresh) >= BATCH:
+            durations.digest()
+        if seconds > self.tell_after:
+            if seconds > self.slow_after:
+                self.slow += 1
             return True
         return False
+
+    def watch(self, *, is_watched: bool) -> None:
+        """
+        Tell of every statement, or of slow ones alone. What is not watched costs the one comparison it always did.
+        """
+        self.is_watched = is_watched
+        self.tell_after = -inf if is_watched else self.slow_after
 
     def never_ran(self) -> None:
         """
@@ -53,18 +90,19 @@ class QueryStats:
         """
         self.failed += 1
 
-    def distribution(self, bounds: Sequence[float]) -> Distribution:
+    def durations(self, bounds: Sequence[float]) -> dict[QueryPriority, Distribution]:
         """
-        Return how long the statements that were sent took.
+        Return how long the statements that were sent took, by lane.
         """
-        return self._durations.cumulative(bounds)
+        return {lane: durations.cumulative(bounds) for lane, durations in self._lanes.items()}
 
     def snapshot(self, *, retries: int) -> dict[str, int | float]:
         """
         Return the figures, ready for JSON; durations in milliseconds.
         """
-        count = self._durations.total
-        p50, p95, p99 = self._durations.percentiles(50.0, 95.0, 99.0)
+        durations = Histogram.merged(self._lanes.values())
+        count = durations.total
+        p50, p95, p99 = durations.percentiles(50.0, 95.0, 99.0)
         return {
             "total": self.successful + self.failed,
             "successful": self.successful,
@@ -113,4 +151,7 @@ def _lane_figures(lane: LaneSnapshot) -> dict[str, object]:
         "wait_p50_ms": round(1000 * lane.p50, 3),
         "wait_p95_ms": round(1000 * lane.p95, 3),
         "wait_p99_ms": round(1000 * lane.p99, 3),
+        "use_p50_ms": round(1000 * lane.use_p50, 3),
+        "use_p95_ms": round(1000 * lane.use_p95, 3),
+        "use_p99_ms": round(1000 * lane.use_p99, 3),
     }

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from magnus import _figures
 from magnus.errors import ConfigError
 from magnus.observe import Event
 
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from magnus.database import Database
     from magnus.pool import Distribution
 
-BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
-"""Upper bounds of all histograms, seconds: those that the conventions advise for `db.client.operation.duration`."""
-
+BOUNDS: Final = _figures.BOUNDS
 _POOL: Final = "db_client_connection_pool_name"
 _STATE: Final = "db_client_connection_state"
 _LANE: Final = "magnus_lane"
@@ -53,9 +52,13 @@ class Named:
 
 CATALOGUE: Final = (
     Named("db_client_operation_duration", "histogram",
-          "Time of statements on the server and the way there, waiting for a connection not included.", unit="seconds"),
+          "Time of statements on the server and the way there, waiting for a connection not included.",
+          (_POOL, _LANE), "seconds"),
     Named("db_client_connection_wait_time", "histogram", "Time that callers waited for a connection.",
           (_POOL, _LANE), "seconds"),
+    Named("db_client_connection_use_time", "histogram", "Time that callers kept their connection.",
+          (_POOL, _LANE), "seconds"),
+    Named("db_client_connection_create_time", "histogram", "Time it took to open a connection.", unit="seconds"),
     Named("db_client_connection_count", "gauge", "Connections that are open, by state.", (_POOL, _STATE)),
     Named("db_client_connection_max", "gauge", "Connections that there may be."),
     Named("db_client_connection_idle_min", "gauge", "Connections kept open in the background."),
@@ -148,13 +151,19 @@ class DatabaseCollector:
             yield family
 
     def _histograms(self, db: Database) -> Iterator[Metric]:
-        operations, waits = db.distributions(BOUNDS)
-        family = _family(_BY_NAME["db_client_operation_duration"])
-        _add(family, (self._pool,), operations)
-        yield family
-        family = _family(_BY_NAME["db_client_connection_wait_time"])
-        for lane, found in waits.items():
-            _add(family, (self._pool, lane.value), found)
+        found = db.distributions(BOUNDS)
+        for name, lanes in (
+            ("db_client_operation_duration", found.statements),
+            ("db_client_connection_wait_time", found.waits),
+            ("db_client_connection_use_time", found.uses),
+        ):
+            family = _family(_BY_NAME[name])
+            for lane, durations in lanes.items():
+                _add(family, (self._pool, lane.value), durations)
+            yield family
+        family = _family(_BY_NAME["db_client_connection_create_time"])
+        if found.connects is not None:
+            _add(family, (self._pool,), found.connects)
         yield family
 
     def _samples(self, db: Database) -> dict[str, list[Sample]]:

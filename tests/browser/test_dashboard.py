@@ -150,7 +150,7 @@ async def test_every_page_shows_its_figures_and_the_console_stays_silent(counted
                     await expect(page.locator("ul.tree ul.tree")).to_have_count(1)
                     await expect(page.locator("ul.tree").first).to_contain_text("UPDATE wares SET price")
                 elif name == "pool":
-                    await expect(page.locator("canvas")).to_have_count(8)
+                    await expect(page.locator("canvas")).to_have_count(9)
                     await expect(page.locator("td", has_text="critical")).to_have_count(1)
                 elif name == "queries":
                     await expect(page.locator("tbody tr", has_text="INSERT INTO wares").first).to_contain_text("20")
@@ -167,6 +167,34 @@ async def test_every_page_shows_its_figures_and_the_console_stays_silent(counted
         await expect(page.get_by_text("test_dashboard")).to_be_visible()  # the caller
         await expect(page.frame_locator("iframe").locator("#app")).to_contain_text("Aggregate")
         assert look.said == []
+
+
+async def test_what_the_checks_find_is_shown_with_what_to_do(counted, browser):
+    """Severity, object and fix of a finding; the overview counts them. It is kept, however often somebody looks."""
+    con = await asyncpg.connect(counted)
+    await con.execute(
+        "CREATE TABLE doubled (id int); CREATE INDEX one ON doubled (id); CREATE INDEX two ON doubled (id)"
+    )
+    try:
+        async with service(counted) as (_, url), Look.at(browser) as look:
+            page = look.page
+            await page.goto(f"{url}#/findings")
+            row = page.locator("tbody tr", has_text="I002")
+            await expect(row).to_have_count(1)
+            await expect(row.locator("td").first).to_have_text("warning")
+            await expect(row).to_contain_text("public.two")
+            await expect(row).to_contain_text('DROP INDEX CONCURRENTLY "public"."two"')
+            await page.goto(f"{url}#/overview")
+            await expect(page.get_by_text(re.compile(r"Checks: \d+ errors, \d+ warnings"))).to_be_visible()
+            await con.execute("DROP INDEX two")
+            await page.goto(f"{url}#/findings")
+            await page.reload()
+            await expect(row).to_have_count(1)
+            asked = await con.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'magnus'")
+            assert asked == 0  # the examination's connection is closed
+            assert look.said == []
+    finally:
+        await con.close()
 
 
 async def test_hostile_names_stay_text(counted, browser):
@@ -235,7 +263,7 @@ async def test_a_hidden_tab_asks_nothing(counted, browser):
     """And goes on when it is looked at again."""
     async with service(counted) as (_, url), Look.at(browser) as look:
         page, asked = look.page, []
-        page.on("request", lambda request: asked.append(request.url))
+        page.on("request", lambda request: "/api/snapshot" in request.url and asked.append(request.url))
         await page.goto(url)
         await expect(page.get_by_text("Ready: the database answers")).to_be_visible()
         await page.evaluate("Object.defineProperty(document, 'hidden', {value: true, configurable: true})")

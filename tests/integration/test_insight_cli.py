@@ -67,7 +67,7 @@ async def logged(dsn):
     """A database with five slow statements in its log, and its DSN."""
     async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, slow_query_threshold=0.02)) as db:
         for number in range(4):
-            await db.fetch("SELECT pg_sleep(0.03), $1::text", f"canary {number}")
+            await db.fetch("SELECT pg_sleep(0.03), $1::text", f"heron {number}")
         await db.fetch("SELECT pg_sleep(0.06), abs(1)")
     return dsn
 
@@ -84,7 +84,7 @@ async def test_top_shows_where_the_time_goes(logged, database):
     assert isinstance(ours["queryid"], str)
     calls = [each["calls"] for each in found["statements"]]
     assert calls == sorted(calls, reverse=True)
-    assert "canary" not in done.stdout
+    assert "heron" not in done.stdout
 
 
 async def test_top_shows_what_happens_now(logged):

@@ -217,9 +217,12 @@ async def test_the_figures_are_those_of_the_database(dsn):
     assert float(found[f'magnus_statements_total{{{name},outcome="failed"}}']) == 1
     assert float(found[f'db_client_connection_count{{{name},db_client_connection_state="used"}}']) == 1
     assert float(found[f'magnus_pool_acquired_total{{{name},magnus_lane="high"}}']) == 7
-    assert float(found[f'db_client_operation_duration_seconds_bucket{{{name},le="+Inf"}}']) == 8
-    assert 0 < float(found[f"db_client_operation_duration_seconds_sum{{{name}}}"]) < LIMIT
+    assert float(found[f'db_client_operation_duration_seconds_bucket{{{name},le="+Inf",magnus_lane="high"}}']) == 7
+    assert float(found[f'db_client_operation_duration_seconds_count{{{name},magnus_lane="normal"}}']) == 1
+    assert 0 < float(found[f'db_client_operation_duration_seconds_sum{{{name},magnus_lane="high"}}']) < LIMIT
     assert float(found[f'db_client_connection_wait_time_seconds_count{{{name},magnus_lane="high"}}']) == 7
+    assert float(found[f'db_client_connection_use_time_seconds_count{{{name},magnus_lane="high"}}']) == 7
+    assert float(found[f"db_client_connection_create_time_seconds_count{{{name}}}"]) >= 1
     assert float(found[f"magnus_database_up{{{name}}}"]) == 1
     assert found[f'magnus_events_total{{{name},event="connection_leak_suspected"}}'] == "0.0"
 

@@ -583,3 +583,47 @@ async def test_a_connection_that_does_not_close_is_terminated():
         await bench.pool.close(0.0)
 
         assert bench.driver.opened[0].is_closed()
+
+
+# --- how long they were kept
+
+
+@pytest.mark.parametrize("end", ["release", "give", "discard", "retire", "dead"])
+async def test_however_a_lease_ends_its_use_counts_once_in_its_own_lane(end):
+    """From the hand-off, whoever waited before; the next holder's time is its own."""
+    async with Bench() as bench:
+        lease = await bench.pool.acquire(LOW, None)
+        (waiter,) = await bench.waiting(1, NORMAL)
+        bench.clock.time += 3.0
+        if end == "give":
+            lease.reset = NO_RESET
+            assert bench.pool.give(lease)
+        elif end == "dead":
+            lease.con.terminate()
+            await bench.pool.release(lease)
+        elif end == "retire":
+            bench.pool.retire(lease)
+        else:
+            await getattr(bench.pool, end)(lease)
+        following = await waiter
+        bench.clock.time += 1.0
+        await bench.pool.release(following)
+
+        found = {lane: (use.total, use.seconds) for lane, use in bench.pool.uses((1.0,)).items() if use.total}
+
+        assert found == {LOW: (1, 3.0), NORMAL: (1, 1.0)}
+
+
+async def test_opening_a_connection_is_timed_when_it_succeeds():
+    """Attempts that fail are counted elsewhere."""
+    async with Bench(retry_delay=0.0) as bench:
+        bench.driver.errors.append(OSError("no"))
+        bench.driver.gate.clear()
+        (waiter,) = await bench.waiting(1)
+        bench.clock.time += 0.25
+        bench.driver.gate.set()
+        await bench.pool.release(await waiter)
+
+        found = bench.pool.connects((1.0,))
+
+        assert (found.total, bench.pool.snapshot().connect_failures) == (1, 1)

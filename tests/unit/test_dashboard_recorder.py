@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from magnus import QueryPriority
+from magnus._figures import Distributions
 from magnus.errors import ConnectError
 from magnus.observe import PoolWarmed
 from magnus.pool._stats import Histogram
@@ -33,7 +34,8 @@ class FakeDatabase:
         }
 
     def distributions(self, bounds):
-        return self.operations.cumulative(bounds), {QueryPriority.HIGH: self.wait.cumulative(bounds)}
+        operations, waits = self.operations.cumulative(bounds), self.wait.cumulative(bounds)
+        return Distributions({QueryPriority.HIGH: operations}, {QueryPriority.HIGH: waits}, {}, None)
 
 
 def test_a_point_tells_what_happened_since_the_one_before():
@@ -56,6 +58,7 @@ def test_a_point_tells_what_happened_since_the_one_before():
     p50, p95, p99 = first["duration"]
     assert 0.002 <= p50 == p95 == p99 <= 0.0033
     assert 0.03 <= first["lanes"]["high"]["wait"][0] <= 0.05
+    assert first["lanes"]["high"]["duration"] == first["duration"]
     assert (second["statements"], second["duration"], second["failed"]) == (0, [None, None, None], 0)
 
 

@@ -5,7 +5,7 @@ from magnus.pool._lanes import RANK, LaneLimits, lane_table
 from magnus.pool._lease import Lease
 from magnus.pool._pool import Pool
 from magnus.pool._slots import Slot, Watch
-from magnus.pool._stats import Distribution, LaneSnapshot, PoolSnapshot
+from magnus.pool._stats import Distribution, LaneSnapshot, PoolSnapshot, summed
 from magnus.pool._sweep import Sweep
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "Sweep",
     "Watch",
     "lane_table",
+    "summed",
     "watch_forks",
 ]

@@ -16,6 +16,7 @@ from magnus.observe import PoolMended
 from magnus.pool._lease import EVERYTHING, is_answering, is_reset
 from magnus.pool._outage import Outage
 from magnus.pool._slots import Close, Connect, Expire, HandOff, Refuse, Retry, Slot, State
+from magnus.pool._stats import Histogram
 from magnus.pool._timers import Timers
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Keeper:
         self.opener = _driver.Opener(self._connections, connect)
         self.timers = Timers(now)
         self.last_connect_error: ConnectError | None = None
+        self.connect_times = Histogram()
         self.last_refused_at = 0.0
         self._state = state
         self._now = now
@@ -205,12 +207,14 @@ class Keeper:
             self._abandon(slot)
 
     async def _connect(self, slot: Slot) -> None:
+        began = self._now()
         try:
             async with asyncio.timeout(_driver.connect_limit(self._connect_timeout, self.opener.arguments)):
                 con = await self.opener.open()
         except Exception as error:  # noqa: BLE001  # named and reported
             self._on_connect_failed(slot, error)
         else:
+            self.connect_times.record(self._now() - began)
             self._on_connected(slot, con)
 
     def _on_connected(self, slot: Slot, con: _driver.Connection) -> None:

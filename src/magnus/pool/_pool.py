@@ -11,6 +11,7 @@ import os
 import random
 import time
 from asyncio import get_running_loop
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
@@ -29,7 +30,7 @@ from magnus.pool._life import PoolLife
 from magnus.pool._limits import Limits
 from magnus.pool._operations import Operations
 from magnus.pool._slots import Slot, State, Watch
-from magnus.pool._stats import Distribution, LaneCounters, PoolSnapshot
+from magnus.pool._stats import BATCH, Distribution, LaneCounters, PoolSnapshot
 from magnus.pool._sweep import Sweep
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ class Pool(Operations):
             self._is_doubtful = True
             return None
         state.occupy(slot, rank, now)
+        slot.given_at = now
         counters = self._counters[rank]
         counters.acquired_total += 1
         counters.wait.record_zero()
@@ -302,6 +304,7 @@ class Pool(Operations):
                 counters = self._counters[rank]
                 counters.wait.record(now - since)
                 counters.acquired_total += 1
+                slot.given_at = now
                 return slot
             now = self._now()
             self._is_doubtful = True
@@ -310,6 +313,10 @@ class Pool(Operations):
         """
         Give back a slot whose session is as it was taken: nothing is sent.
         """
+        use = self._counters[slot.rank].use
+        use.fresh.append(now - slot.given_at)  # as `record` does, which is felt
+        if len(use.fresh) >= BATCH:
+            use.digest()
         waiter = self._state.hand_over(slot, now)
         if waiter is not None:
             waiter.signal.set_result(None)
@@ -341,6 +348,12 @@ class Pool(Operations):
         """
         self._custody.hold(lease, self._home.loop, inside + 3)
 
+    def transactions_of_task(self) -> int:
+        """
+        Return how many connections in an open transaction the running task's code holds, however it was begun.
+        """
+        return self._custody.transactions_of_task() if self._custody.holdings.by_task else 0
+
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
         Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
@@ -359,7 +372,7 @@ class Pool(Operations):
             self._custody.returned(lease)
         slot, con = lease.slot, lease.con
         if con.is_closed():
-            self._keeper.drop(slot)
+            self._throw_away(slot)
             return
         reset = EVERYTHING if con.is_in_transaction() else lease.reset
         if reset.action is Action.NONE:
@@ -369,12 +382,13 @@ class Pool(Operations):
         try:
             is_clean = reset.action is not Action.CLOSE and await is_reset(slot, reset, limit)
         except asyncio.CancelledError:
+            self._was_used(slot)
             self._keeper.finish_release(slot, limit)
             raise
         if is_clean:
             self.put(slot, self._now())
         else:
-            self._keeper.drop(slot)
+            self._throw_away(slot)
 
     async def discard(self, lease: Lease) -> None:
         """
@@ -395,7 +409,7 @@ class Pool(Operations):
         lease.is_released = True
         if lease.holding is not None:
             self._custody.returned(lease)
-        self._keeper.drop(lease.slot)
+        self._throw_away(lease.slot)
 
     def retire(self, lease: Lease) -> None:
         """
@@ -414,6 +428,7 @@ class Pool(Operations):
         if lease.holding is not None:
             self._custody.returned(lease)
         lease.slot.generation = _RETIRED
+        self._was_used(lease.slot)
         self._apply(self._state.release(lease.slot, self._now()))
 
     def is_current(self, lease: Lease) -> bool:
@@ -441,6 +456,28 @@ class Pool(Operations):
         Return how long callers waited for their connection, by lane.
         """
         return {lane: counters.wait.cumulative(bounds) for lane, counters in zip(LANES, self._counters, strict=True)}
+
+    def uses(self, bounds: Sequence[float]) -> dict[QueryPriority, Distribution]:
+        """
+        Return how long callers kept their connection, by lane.
+        """
+        return {lane: counters.use.cumulative(bounds) for lane, counters in zip(LANES, self._counters, strict=True)}
+
+    def connects(self, bounds: Sequence[float]) -> Distribution:
+        """
+        Return how long it took to open a connection, all its set-up included; those that failed are not in it.
+        """
+        return self._keeper.connect_times.cumulative(bounds)
+
+    def tap(self, tap: Callable[[str, QueryPriority | None, list[float]], None] | None) -> None:
+        """
+        Give `tap` every wait, use and opening of a connection from now on, many at once; it must not raise.
+        """
+        taken = (lambda _name, _lane: None) if tap is None else (lambda name, lane: partial(tap, name, lane))
+        for lane, counters in zip(LANES, self._counters, strict=True):
+            counters.wait.tap(taken("wait", lane))
+            counters.use.tap(taken("use", lane))
+        self._keeper.connect_times.tap(taken("create", None))
 
     def snapshot(self) -> PoolSnapshot:
         """
@@ -470,6 +507,13 @@ class Pool(Operations):
         )
 
     # --- the inside
+
+    def _was_used(self, slot: Slot) -> None:
+        self._counters[slot.rank].use.record(self._now() - slot.given_at)
+
+    def _throw_away(self, slot: Slot) -> None:
+        self._was_used(slot)
+        self._keeper.drop(slot)
 
     def _watches(self) -> Iterator[Watch]:
         return (slot.watch for slot in self._state.slots)

@@ -106,14 +106,15 @@ class Watch:
 class Slot:
     """
     One slot, the `number`th of the process. `con`, `probe`, `session` and `watch` belong to the shell; `rank` is the
-    holder's lane while acquired, `handed_at` when it was handed to a holder that had waited, and None for one that had
-    not. It last gave a sign of life at `heard_at`; `patience` is the share of the keepalive interval after which it is
-    asked for another. While idle it is `filed` under the limit that its session has.
+    holder's lane while acquired, `handed_at` when it was handed to a holder that had waited, and None for one that
+    had not; `given_at` is when the holder began with it. It last gave a sign of life at `heard_at`; `patience` is the
+    share of the keepalive interval after which it is asked for another. While idle it is `filed` under the limit that
+    its session has.
     """
 
     __slots__ = (
-        "con", "expires", "filed", "generation", "handed_at", "heard_at", "idle_since", "is_dead", "number", "patience",
-        "probe", "rank", "session", "state", "watch",
+        "con", "expires", "filed", "generation", "given_at", "handed_at", "heard_at", "idle_since", "is_dead", "number",
+        "patience", "probe", "rank", "session", "state", "watch",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
@@ -122,6 +123,7 @@ class Slot:
         self.generation = generation
         self.rank = 0
         self.idle_since = 0.0
+        self.given_at = 0.0
         self.expires = 0.0
         self.heard_at = 0.0
         self.patience = 1.0

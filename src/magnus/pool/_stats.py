@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import add
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from magnus.lanes import QueryPriority
 
@@ -34,18 +35,55 @@ class Distribution:
     seconds: float
 
 
+def summed(parts: Iterable[Distribution]) -> Distribution:
+    """
+    Add distributions over the same bounds, at least one.
+    """
+    found = list(parts)
+    counts = tuple(map(sum, zip(*(part.counts for part in found), strict=True)))
+    return Distribution(found[0].bounds, counts, sum(p.total for p in found), sum(p.seconds for p in found))
+
+
 class Histogram:
     """
     Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
     """
 
-    __slots__ = ("_counts", "_seconds", "_total", "fresh")
+    __slots__ = ("_counts", "_seconds", "_tap", "_told", "_total", "fresh")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self.fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
         self._seconds = 0.0
         self._total = 0
+        self._tap: Callable[[list[float]], None] | None = None
+        self._told = 0  # of `_total`, when there is a tap
+
+    def tap(self, tap: Callable[[list[float]], None] | None) -> None:
+        """
+        Give `tap` every duration from now on, at each `digest`; None ends that. It must not raise.
+        """
+        self.digest()
+        self._tap, self._told = tap, self._total
+
+    @classmethod
+    def merged(cls, parts: Iterable[Histogram]) -> Histogram:
+        """
+        Return one of all durations of others, which stay as they are.
+        """
+        whole = cls()
+        for part in parts:
+            part.add_to(whole)
+        return whole
+
+    def add_to(self, whole: Histogram) -> None:
+        """
+        Count all durations of this one in another one too.
+        """
+        self.digest()
+        whole._counts = [*map(add, whole._counts, self._counts)]  # the same class
+        whole._total += self._total
+        whole._seconds += self._seconds
 
     @property
     def total(self) -> int:
@@ -74,6 +112,9 @@ class Histogram:
         Sort what is fresh into buckets: to be called when there are `BATCH`.
         """
         counts = self._counts
+        if self._tap is not None:
+            self._tap([0.0] * (self._total - self._told) + self.fresh)
+            self._told = self._total + len(self.fresh)
         for seconds in self.fresh:
             micros = int(seconds * 1e6)
             counts[_SHORT[micros] if 0 <= micros < _LONG else _bucket(micros)] += 1
@@ -140,7 +181,8 @@ def _upper(index: int) -> int:
 @dataclass(frozen=True, slots=True)
 class LaneSnapshot:
     """
-    One lane at one moment. Waits are seconds from `acquire` to the hand-off, those of nobody waiting included.
+    One lane at one moment. Waits are seconds from `acquire` to the hand-off, those of nobody waiting included; use is
+    seconds from there until the connection was given back.
 
     Attributes:
         lane: Which one.
@@ -151,6 +193,7 @@ class LaneSnapshot:
         timeouts: Calls that ended in `PoolTimeout`.
         rejected: Calls that ended in `Overloaded`.
         p50: Median wait; `p95` and `p99` alike.
+        use_p50: Median use; `use_p95` and `use_p99` alike.
     """
 
     lane: QueryPriority
@@ -163,6 +206,9 @@ class LaneSnapshot:
     p50: float
     p95: float
     p99: float
+    use_p50: float
+    use_p95: float
+    use_p99: float
 
 
 class LaneCounters:
@@ -170,13 +216,14 @@ class LaneCounters:
     What happened in one lane since the pool was opened.
     """
 
-    __slots__ = ("acquired_total", "rejected", "timeouts", "wait")
+    __slots__ = ("acquired_total", "rejected", "timeouts", "use", "wait")
 
     def __init__(self) -> None:
         self.acquired_total = 0
         self.timeouts = 0
         self.rejected = 0
         self.wait = Histogram()
+        self.use = Histogram()
 
     def snapshot(self, lane: QueryPriority, *, acquired: int, waiting: int, cap: int) -> LaneSnapshot:
         """
@@ -184,7 +231,7 @@ class LaneCounters:
         """
         return LaneSnapshot(
             lane, acquired, waiting, cap, self.acquired_total, self.timeouts, self.rejected,
-            *self.wait.percentiles(50, 95, 99),
+            *self.wait.percentiles(50, 95, 99), *self.use.percentiles(50, 95, 99),
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from magnus.lanes import QueryPriority
-from magnus.pool._stats import Histogram, LaneCounters
+from magnus.pool._stats import Histogram, LaneCounters, summed
 
 
 def test_an_empty_histogram_has_percentiles_of_zero():
@@ -79,3 +79,20 @@ def test_a_distribution_counts_what_is_up_to_a_bound_and_a_little_more(durations
         assert at_most <= count <= nearly
     assert found.total == len(durations) + zeros
     assert found.seconds == pytest.approx(sum(durations))
+
+
+@given(st.lists(st.lists(st.floats(0.0, 20.0), max_size=300), min_size=1, max_size=5))
+def test_merging_before_or_after_counting_is_the_same(parts):
+    """And the parts are left as they were."""
+    bounds = (0.001, 0.1, 10.0)
+    histograms = [Histogram() for _ in parts]
+    for histogram, durations in zip(histograms, parts, strict=True):
+        for duration in durations:
+            histogram.record(duration)
+
+    merged = Histogram.merged(histograms).cumulative(bounds)
+    added = summed([histogram.cumulative(bounds) for histogram in histograms])
+
+    assert (merged.counts, merged.total) == (added.counts, added.total)
+    assert merged.seconds == pytest.approx(added.seconds)
+    assert [histogram.total for histogram in histograms] == [len(durations) for durations in parts]

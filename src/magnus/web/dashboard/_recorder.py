@@ -11,12 +11,14 @@ from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+from magnus.pool import Distribution, summed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from magnus._figures import Distributions
     from magnus.database import Database
     from magnus.observe import Event
-    from magnus.pool import Distribution
 
 EVERY: Final = 1.0
 KEPT: Final = 900
@@ -38,7 +40,7 @@ class Recorder:
         self._points: deque[Point] = deque(maxlen=KEPT)
         self._events: deque[Point] = deque(maxlen=EVENTS)
         self._numbers = count(1)
-        self._before: tuple[Distribution, Mapping[Any, Distribution], Mapping[str, Any]] | None = None
+        self._before: tuple[Distribution, Distributions, Mapping[str, Any]] | None = None
 
     def __call__(self, event: Event, /) -> None:
         self._events.append({
@@ -60,8 +62,9 @@ class Recorder:
         """
         db = self._find()
         stats = db.get_stats()
-        operations, waits = db.distributions(BOUNDS)
-        before, self._before = self._before, (operations, waits, stats)
+        found = db.distributions(BOUNDS)
+        operations = summed(found.statements.values())
+        before, self._before = self._before, (operations, found, stats)
         if before is None or before[0].total > operations.total:
             return  # the first point, or another database: nothing to compare with
         pool, queries, earlier = stats["pool_stats"], stats["query_stats"], before[2]
@@ -78,7 +81,7 @@ class Recorder:
             "slow": queries["slow_queries"] - earlier["query_stats"]["slow_queries"],
             "retries": queries["retries"] - earlier["query_stats"]["retries"],
             "duration": percentiles(before[0], operations),
-            "lanes": dict(_lanes(pool["lanes"], earlier["pool_stats"]["lanes"], before[1], waits)),
+            "lanes": dict(_lanes(pool["lanes"], earlier["pool_stats"]["lanes"], before[1], found)),
         })
 
     def points(self, since: int) -> list[Point]:
@@ -97,16 +100,17 @@ class Recorder:
 def _lanes(
     now: Mapping[str, Mapping[str, Any]],
     then: Mapping[str, Mapping[str, Any]],
-    waits_then: Mapping[Any, Distribution],
-    waits: Mapping[Any, Distribution],
+    times_then: Distributions,
+    times: Distributions,
 ) -> Iterator[tuple[str, Point]]:
-    for lane, wait in waits.items():
+    for lane, wait in times.waits.items():
         figures, earlier = now[lane.value], then.get(lane.value, {})
         since = {name: figures[name] - earlier.get(name, 0) for name in ("acquired", "timeouts", "rejected")}
-        has_before = lane in waits_then
+        has_before = lane in times_then.waits
         yield lane.value, {
             "used": figures["used"], "waiting": figures["waiting"], "cap": figures["cap"], **since,
-            "wait": percentiles(waits_then[lane], wait) if has_before else [None, None, None],
+            "wait": percentiles(times_then.waits[lane], wait) if has_before else [None, None, None],
+            "duration": percentiles(times_then.statements[lane], times.statements[lane]),
         }  # fmt: skip
 
 
