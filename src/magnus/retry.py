@@ -308,7 +308,8 @@ class Retrier:
         if not is_final and may_repeat(verdict, rights, was_once=attempts.was_once):
             now = self._clock.now()
             delay = next_delay(self._policy, failed=attempts.failed, remaining=deadline - now, uniform=self._uniform)
-            attempts.is_over_budget = delay is not None and verdict is not Verdict.NOT_SENT and not self._budget(now)
+            is_costly = verdict is not Verdict.NOT_SENT and not _driver.is_outdated_plan(error)
+            attempts.is_over_budget = delay is not None and is_costly and not self._budget(now)
             if attempts.is_over_budget:
                 self._refuse(now)
         if delay is None or attempts.is_over_budget:
