@@ -210,7 +210,7 @@ async def staleness(report: Report, dsn: str, options: argparse.Namespace) -> No
         Column("hits %", ".1f"),
     )  # fmt: skip
     report.table(
-        f"another process changes a row {options.writes:,} times; for how long after its acknowledgement each was missed",
+        f"another process changes a row {options.writes:,} times; how long after its acknowledgement each was missed",
         columns, rows,
     )  # fmt: skip
 
