@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from magnus.tuning.ledger import Made
     from magnus.tuning.service import Service
     from magnus.tuning.session import Session
-    from magnus.tuning.undo import Step
+    from magnus.tuning.steps import Step
 
 
 @dataclass(frozen=True)

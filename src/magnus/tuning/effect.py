@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 # 95 % of a normal distribution; a difference below 5 % is never called one.
 _WIDTH: Final = 1.96
@@ -47,6 +47,10 @@ class Counter:
     query: str = ""
     since: str = ""
 
+    @property
+    def queryid(self) -> str:
+        return self.key.rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -59,6 +63,12 @@ class Snapshot:
 
     def to_json(self) -> dict[str, Any]:
         return {"reset": self.reset, "counters": [list(asdict(counter).values()) for counter in self.counters]}
+
+    def of(self, is_wanted: Callable[[Counter], bool]) -> Snapshot:
+        """
+        Return some of the counters.
+        """
+        return Snapshot(self.reset, tuple(counter for counter in self.counters if is_wanted(counter)))
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Snapshot:
