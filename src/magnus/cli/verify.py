@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -230,8 +231,12 @@ def _payoff_lines(payoff: Payoff) -> list[str]:
             mean = f"{part.before:.3g} ms -> {part.after:.3g} ms a call ({part.change:+.1%}, {part.calls} calls)"
             lines.append(f"  {what}: {mean}: {part.verdict}")
     if payoff.worth is Worth.DOES_NOT:
-        lines.append(f"  drop it: magnus rollback {payoff.id}")
+        lines.append(f"  every write pays for it; drop it: {_drop(payoff)}")
     return lines
+
+
+def _drop(payoff: Payoff) -> str:
+    return f"magnus rollback {shlex.quote(payoff.id)}"
 
 
 def _payoff_as_json(payoff: Payoff) -> dict[str, Any]:
@@ -244,7 +249,7 @@ def _payoff_as_json(payoff: Payoff) -> dict[str, Any]:
         "writes": _as_json(payoff.writes),
         "scans": None if usage is None else usage.scans,
         "size": None if usage is None else usage.size,
-        "drop": f"magnus rollback {payoff.id}" if payoff.worth is Worth.DOES_NOT else None,
+        "drop": _drop(payoff) if payoff.worth is Worth.DOES_NOT else None,
     }
 
 
