@@ -640,7 +640,7 @@ MUTANTS = (
         "unit/tuning/test_effect.py::test_one_query",
     ),
     optimizer(
-        "A table with rows is never dropped", "undo.py",
+        "A table with rows is never dropped", "undo_objects.py",
         '    if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):', "    if False:",
         "integration/tuning/test_apply.py::test_a_table_with_rows_is_never_dropped",
     ),
@@ -746,7 +746,7 @@ MUTANTS = (
         "integration/test_check.py::test_locks_on_sequences_are_given_back",
     ),
     unit(
-        "Only an index of ours is proposed to be dropped", "tuning/indexing.py",
+        "Only an index of ours is proposed to be dropped", "tuning/index_change.py",
         "return name.startswith(OURS)", "return bool(name)",
         "integration/test_indexes.py::test_only_an_index_of_ours_is_proposed_to_be_dropped",
     ),
