@@ -24,7 +24,7 @@ from magnus.errors import (
     PlanStale,
     PreflightFailed,
 )
-from magnus.tuning import autoconf, ledger, look, undo
+from magnus.tuning import autoconf, ledger, look
 from magnus.tuning.guard import VERDICTS, Orders, carry_out
 from magnus.tuning.journal import Author, Journal, JournalBroken, JournalBusy, JournalUnusable, default_folder
 from magnus.tuning.local import Site, system_identifier
@@ -115,7 +115,7 @@ def runs(session: Session, journal_: Journal) -> list[Run]:
     Return the runs on the session's server.
     """
     server = session.server
-    return undo.of_target(ledger.fold(journal_.entries), server.host, server.data_directory, server.port)
+    return ledger.of_target(ledger.fold(journal_.entries), server.host, server.data_directory, server.port)
 
 
 async def refuse_broken_files(session: Session) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "identity_differences",
     "reverse",
     "reversed_plan",
+    "state_of",
 ]
 
 FORMAT_VERSION: Final = "1.0"
@@ -188,7 +189,14 @@ def diff(plan: Plan, server: Server) -> dict[str, State]:
     """
     Say of each change how it stands on a server now. A restart-level setting counts as done once it is in force.
     """
-    return {change.id: _state(change, current(change, server), server) for change in plan.changes}
+    return {change.id: state_of(change, server) for change in plan.changes}
+
+
+def state_of(change: Change, server: Server) -> State:
+    """
+    Say of one change how it stands, as `diff` does.
+    """
+    return _state(change, current(change, server), server)
 
 
 def current(change: Change, server: Server) -> str | None:

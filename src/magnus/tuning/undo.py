@@ -31,20 +31,6 @@ if TYPE_CHECKING:
     from magnus.tuning.setting import Setting
 
 
-def of_target(runs: Iterable[Run], host: str, data: str | None, port: int) -> list[Run]:
-    """
-    Return the runs on this server of the cluster: the same data folder where it is known, else host and port.
-    """
-
-    def is_here(run: Run) -> bool:
-        target = run.target
-        if data is not None and target["data_directory"] is not None:
-            return bool(target["data_directory"] == data) and (target["is_local"] or target["host"] == host)
-        return (target["host"], target["port"]) == (host, port)
-
-    return [run for run in runs if is_here(run)]
-
-
 def select(runs: Sequence[Run], name: str | None, *, is_all: bool) -> list[Made]:
     """
     Return what to take back, last first: everything, one run (by default the last), or one change of the last run

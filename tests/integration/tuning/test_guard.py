@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CAMPAIGN = bool(os.environ.get("MAGNUS_CAMPAIGN"))
 # The campaign's recovery takes a minute at least.
-PARTS, PAUSE, PATIENCE, LEAST = (3, 0.9, 5.0, 62.0) if CAMPAIGN else (1, 0.3, 2.0, 4.0)
+PARTS, PAUSE, PATIENCE, LEAST = (7, 2.0, 8.0, 62.0) if CAMPAIGN else (1, 0.6, 3.0, 4.0)
 ROWS = 300_000
 
 
