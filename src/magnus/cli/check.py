@@ -57,7 +57,7 @@ async def check(dsn: str | None, environ: Mapping[str, str], asked: Asked) -> An
     config = DatabaseConfig.from_environ(environ, **({} if dsn is None else {"dsn": dsn}))
     try:
         snapshot = await examine.examine(dsn, environ, memory=memory, journal=asked.journal)
-    except (ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         told = str(error) if isinstance(error, ConnectError) else "the connection was lost while reading"
         reason = getattr(error, "reason", "")
         return Failure("check", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {told}", ADVICE.get(reason, ""))

@@ -52,7 +52,7 @@ async def indexes(dsn: str | None, environ: Mapping[str, str], *, most: int, out
             await collect.close(con)
     except ConnectError as error:
         return Failure("indexes", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         return Failure(
             "indexes", ExitCode.UNREACHABLE, f"{config.safe_dsn}: the connection was lost while reading", "try again"
         )

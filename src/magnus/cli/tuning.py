@@ -238,7 +238,7 @@ async def guarded(command: str, call: Callable[[], Awaitable[Answer | Failure]])
         raise
     except MagnusError as error:
         return Failure(command, ExitCode.REFUSED, str(error))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         # What the server says of a statement of ours holds no secret; what stands is in the journal.
         said = " ".join(str(error).split()) if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure(command, ExitCode.UNREACHABLE, said, "see magnus history; go on with apply --resume or rollback")

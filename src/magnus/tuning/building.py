@@ -228,7 +228,9 @@ async def _told(session: Session, index: str, database: str | None) -> AsyncIter
 
 async def _tell(session: Session, index: str, pid: int, database: str | None) -> None:
     said = ""
-    with contextlib.suppress(ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    with contextlib.suppress(
+        ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError
+    ):
         await asyncio.sleep(_TICK)
         con = await session.reach.connect(database=database)
         try:

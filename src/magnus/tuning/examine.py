@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from magnus.config import DatabaseConfig
+from magnus.errors import ConfigError
 from magnus.tuning import applied, collect, host, reading
 from magnus.tuning.checks import Missing, Snapshot, Unseen
 from magnus.tuning.facts import Facts, Host
@@ -57,13 +58,12 @@ async def examine_at(
     """
     con = await collect.open_session(config, environ)
     try:
-        folder = default_folder(environ) if journal is None else journal
-        return await _examine(con, config, memory, folder)
+        return await _examine(con, config, memory, journal or _default(environ))
     finally:
         await collect.close(con)
 
 
-async def _examine(con: Connection, config: DatabaseConfig, memory: int | None, journal: Path) -> Snapshot:
+async def _examine(con: Connection, config: DatabaseConfig, memory: int | None, journal: Path | None) -> Snapshot:
     found = await reading.read(con)
     server, session = await collect.read_server(con)
     is_here = session.is_direct and host.is_process_here(host.read_text, session.pid, session.client_port)
@@ -73,9 +73,19 @@ async def _examine(con: Connection, config: DatabaseConfig, memory: int | None, 
         "disks": _disks(found) if is_here else Missing(f"{_ELSEWHERE}: its disks cannot be seen"),
         "service": (_service(config),),
         "planned": _planned(server, machine),
-        "applied": applied.rows(journal, server),
+        "applied": () if journal is None else applied.rows(journal, server),
     }
     return Snapshot({**found.parts, **more})
+
+
+def _default(environ: Mapping[str, str]) -> Path | None:
+    """
+    Return the folder of this account's journal; an account without a home has applied nothing.
+    """
+    try:
+        return default_folder(environ)
+    except ConfigError:
+        return None
 
 
 def _machine(server: Server, session: Session, memory: int | None, *, is_here: bool) -> Host | None:

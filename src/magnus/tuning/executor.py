@@ -136,7 +136,14 @@ class Runner:
             self.journal.write("step", self.run, change=_as_json(change), image=image)
         try:
             await self._carry_out(change)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ConfigError, building.NotBuilt) as error:
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+            ConfigError,
+            building.NotBuilt,
+        ) as error:
             self.journal.write("failed", self.run, id=change.id, error=_words(error))
             raise ApplyFailed(
                 f"{change.id} could not be made: {_words(error)}", change=change.id, applied=tuple(self.made)

@@ -186,7 +186,13 @@ async def _make(session: Session, step: Step, done: tuple[str, ...]) -> None:
                 await building.carry_out(session, statement, index, database=made.change["database"])
             else:
                 await session.run(statement, database=made.change["database"])
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, building.NotBuilt) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+        building.NotBuilt,
+    ) as error:
         words = f"{made.id} could not be taken back: {' '.join(str(error).split())}"
         raise ApplyFailed(words, change=made.id, applied=done) from error
 
