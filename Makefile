@@ -79,8 +79,8 @@ lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.t
 	$(BIN)/$(LOCK) --upgrade -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
 
 .PHONY: apply-campaign
-apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, long random sequences
-	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning --pg=18,15 -n2
+apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, a minute of recovery, long random sequences
+	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning tests/unit/tuning/test_budget.py --pg=18,15 -n2
 
 VENDOR := src/magnus/web/dashboard/static/vendor
 vendor:  ## fetch the dashboard's libraries from npm again, by the versions of NOTICE, and check them against SHA256SUMS

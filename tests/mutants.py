@@ -640,9 +640,55 @@ MUTANTS = (
         "unit/tuning/test_effect.py::test_one_query",
     ),
     optimizer(
-        "A table with rows is never dropped", "undo.py",
+        "A table with rows is never dropped", "undo_objects.py",
         '    if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):', "    if False:",
         "integration/tuning/test_apply.py::test_a_table_with_rows_is_never_dropped",
+    ),
+    optimizer(
+        "The checkpoint that ends a recovery is progress", "guard.py",
+        'if b"startup" in title or b"checkpointer" in title:', 'if b"startup" in title:',
+        "unit/tuning/test_guard_marks.py::test_the_checkpoint_that_ends_a_recovery_is_progress",
+    ),
+    optimizer(
+        "A plan touches no index but ours", "index_change.py",
+        "if not is_ours(work.name)", "if False",
+        "unit/tuning/test_admission.py::test_only_an_index_of_ours_is_dropped",
+        "unit/tuning/test_admission.py::test_a_change_of_an_index_does_only_what_it_says",
+    ),
+    optimizer(
+        "An invalid index is none", "plan.py",
+        "return change.after if is_valid else None", "return change.after if is_valid is not None else None",
+        "unit/tuning/test_admission.py::test_an_index_that_is_not_valid_counts_as_missing",
+    ),
+    optimizer(
+        "A build that fails leaves no index", "building.py",
+        "        left = await _cleaned(session, index, database)", '        left = ""',
+        "integration/tuning/test_index_changes.py::test_a_build_that_fails_leaves_no_index",
+    ),
+    optimizer(
+        "An invalid index of ours is built anew", "building.py",
+        "        if is_valid is not None:\n", "        if False:\n",
+        "integration/tuning/test_index_changes.py::test_an_invalid_one_of_ours_is_built_anew",
+    ),
+    optimizer(
+        "No lock time-out cuts a build", "building.py",
+        'await con.execute("SET lock_timeout = 0")', 'await con.execute("SET lock_timeout = 500")',
+        "integration/tuning/test_index_changes.py::test_what_a_build_waits_for_is_told",
+    ),
+    optimizer(
+        "An index that something uses by now is kept", "undo_objects.py",
+        'if row["used_by"] is not None:', "if False:",
+        "integration/tuning/test_index_changes.py::test_what_uses_the_index_by_now_is_kept",
+    ),
+    optimizer(
+        "No index is built beside another on the same columns", "building.py",
+        "    same = await con.fetchval(_COVERED, table, list(work.columns), work.index)", "    same = None",
+        "integration/tuning/test_index_changes.py::test_what_stands_in_the_way_is_said_before_anything_is_made",
+    ),
+    optimizer(
+        "An index pays only when the writes lose less than the reads gain", "payoff.py",
+        "read.verdict is Verdict.BETTER and found.saved > 0", "read.verdict is Verdict.BETTER",
+        "unit/tuning/test_payoff.py::test_what_the_reads_gain_is_weighed_against_what_the_writes_lose",
     ),
     unit(
         "What was not seen is unknown, never ok", "tuning/checks/_model.py",
@@ -700,7 +746,7 @@ MUTANTS = (
         "integration/test_check.py::test_locks_on_sequences_are_given_back",
     ),
     unit(
-        "Only an index of ours is proposed to be dropped", "tuning/indexing.py",
+        "Only an index of ours is proposed to be dropped", "tuning/index_change.py",
         "return name.startswith(OURS)", "return bool(name)",
         "integration/test_indexes.py::test_only_an_index_of_ours_is_proposed_to_be_dropped",
     ),

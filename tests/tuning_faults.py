@@ -32,6 +32,15 @@ def run_and_kill(arguments: Sequence[str], line: int, *, is_after: bool) -> int 
     return child.exitcode
 
 
+def started(arguments: Sequence[str]) -> Any:
+    """
+    Run a command in a process of its own; `kill` it whenever.
+    """
+    child = _FORKS.Process(target=_run, args=(list(arguments), 0, False))
+    child.start()
+    return child
+
+
 def _run(arguments: list[str], line: int, is_after: bool) -> None:  # noqa: FBT001
     real, written = Journal.write, 0
 

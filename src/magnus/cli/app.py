@@ -161,6 +161,9 @@ def check(
     fail_on: Annotated[FailOn, Parameter(help="The least severity that makes the exit code 1.")] = FailOn.ERROR,
     list_: Annotated[bool, Parameter(name="--list", negative="", help="List the checks, without a server.")] = False,
     memory: Annotated[str | None, Parameter(help="Memory of a server that is elsewhere, e.g. 8GB.")] = None,
+    journal: Annotated[
+        Path | None, Parameter(help="Folder of the journal of what was applied; else under XDG_STATE_HOME.")
+    ] = None,
     shared: FromShared,
 ) -> int:
     """
@@ -175,7 +178,7 @@ def check(
 
     if list_:
         return _carry_out("check", command.listing, shared)
-    asked = command.Asked(tuple(only or ()), tuple(ignore or ()), str(fail_on), memory)
+    asked = command.Asked(tuple(only or ()), tuple(ignore or ()), str(fail_on), memory, journal)
     return _carry_out("check", lambda: asyncio.run(command.check(shared.dsn, os.environ, asked)), shared)
 
 

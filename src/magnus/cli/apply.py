@@ -9,7 +9,8 @@ from magnus.cli import render, tuning
 from magnus.cli.answer import Answer, ExitCode, Failure
 from magnus.cli.plan import planned
 from magnus.errors import ApplyFailed, ApplyRefused, ConfigError
-from magnus.tuning import admission, executor
+from magnus.tuning import admission, building, executor
+from magnus.tuning.change import Kind
 from magnus.tuning.plan import Plan
 from magnus.tuning.preflight import Report
 from magnus.tuning.rehearse import rehearse
@@ -72,6 +73,8 @@ async def apply(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure:
             are_standbys_ready=wanted.are_standbys_ready,
         )
         await tuning.refuse_broken_files(session)
+        if obstacles := await building.obstacles(session, [c for c in admitted.changes if c.kind is Kind.INDEX]):
+            raise ApplyRefused(obstacles)
         rows = _rows(admitted)
         tried = await _tried(session, plan, admitted, wanted)
         if wanted.is_dry or not (admitted.changes or admitted.waiting):

@@ -20,6 +20,7 @@ from magnus.tuning.checks import Result, Severity, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from magnus.tuning.checks import Finding, Snapshot
 
@@ -37,6 +38,7 @@ class Asked:
     ignore: tuple[str, ...] = ()
     fail_on: str = "error"
     memory: str | None = None
+    journal: Path | None = None
 
 
 async def check(dsn: str | None, environ: Mapping[str, str], asked: Asked) -> Answer | Failure:
@@ -54,8 +56,8 @@ async def check(dsn: str | None, environ: Mapping[str, str], asked: Asked) -> An
         raise ConfigError("--memory", asked.memory, "must be a size such as 8GB")
     config = DatabaseConfig.from_environ(environ, **({} if dsn is None else {"dsn": dsn}))
     try:
-        snapshot = await examine.examine(dsn, environ, memory=memory)
-    except (ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        snapshot = await examine.examine(dsn, environ, memory=memory, journal=asked.journal)
+    except (ConnectError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         told = str(error) if isinstance(error, ConnectError) else "the connection was lost while reading"
         reason = getattr(error, "reason", "")
         return Failure("check", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {told}", ADVICE.get(reason, ""))

@@ -16,7 +16,7 @@ from magnus.cli.plan import save
 from magnus.cli.session import ADVICE
 from magnus.config import DatabaseConfig
 from magnus.errors import ConfigError, ConnectError
-from magnus.tuning import checks, collect, indexing, reading
+from magnus.tuning import checks, collect, index_change, indexing, reading
 from magnus.tuning.advising import Advice, advise
 from magnus.tuning.change import Change, Target
 from magnus.tuning.checks import CHECKS, Missing, State
@@ -52,7 +52,7 @@ async def indexes(dsn: str | None, environ: Mapping[str, str], *, most: int, out
             await collect.close(con)
     except ConnectError as error:
         return Failure("indexes", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
         return Failure(
             "indexes", ExitCode.UNREACHABLE, f"{config.safe_dsn}: the connection was lost while reading", "try again"
         )
@@ -78,7 +78,7 @@ def _creations(advice: Advice, seen: Snapshot) -> list[Change]:
     taken = {(row["schema"], row["name"]) for row in seen.rows("indexes")}
     database = seen.server["database"]
     return [
-        indexing.change_of(proposal, database)
+        index_change.change_of(proposal, database)
         for proposal in advice.proposals
         if (proposal.table["schema"], proposal.name) not in taken
     ]
@@ -88,14 +88,14 @@ def _drops(seen: Snapshot) -> list[Change]:
     """
     Return the changes that drop an index of ours: left over from a build that failed, or unused for long.
     """
-    rows = [row for row in seen.rows("indexes") if indexing.is_ours(row["name"]) and not row["is_partitioned"]]
+    rows = [row for row in seen.rows("indexes") if index_change.is_ours(row["name"]) and not row["is_partitioned"]]
     definitions = {} if isinstance(part := seen.parts["definitions"], Missing) else {row["oid"]: row for row in part}
     building = {row["oid"] for row in seen.rows("index_builds")}
     wanted = [(row, "a build failed and left it: it is written and never read") for row in rows if not row["is_valid"]]
     if _are_unused_known(seen):
         wanted += [(row, "no scan in all the time of the statistics") for row in checks.unused_candidates(rows)]
     return [
-        indexing.drop_of(row, definitions[row["oid"]]["definition"], reason, seen.server["database"])
+        index_change.drop_of(row, definitions[row["oid"]]["definition"], reason, seen.server["database"])
         for row, reason in wanted
         if row["oid"] in definitions and row["oid"] not in building and None not in building
     ]

@@ -74,7 +74,7 @@ async def plan(dsn: str | None, environ: Mapping[str, str], told: Told, wish: Wi
         return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
     except TuningError as error:
         return Failure("plan", ExitCode.REFUSED, f"{config.safe_dsn}: {error}")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         why = f"SQLSTATE {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: facts could not be read ({why})", "try again")
     made = _made(facts, wish.only, warnings)

@@ -47,7 +47,7 @@ async def role(
             f"{config.safe_dsn}: this role may not give these rights; nothing was changed",
             "connect as superuser, or give the printed statements to somebody who is",
         )
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         told = f"SQLSTATE {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure("role", ExitCode.UNREACHABLE, f"{config.safe_dsn}: nothing was changed ({told})")
     finally:

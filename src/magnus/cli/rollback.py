@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from magnus.tuning.ledger import Made
     from magnus.tuning.service import Service
     from magnus.tuning.session import Session
-    from magnus.tuning.undo import Step
+    from magnus.tuning.steps import Step
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _offline(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure:
         words = f"the server in {site.data} runs (process {site.pid})"
         return Failure("rollback", ExitCode.REFUSED, words, "roll back with --dsn, or stop it first")
     journal = tuning.journal_at(site.system_identifier, "", wanted.journal, environ)
-    runs = undo.of_target(ledger.fold(journal.entries), "", str(site.data), 0)
+    runs = ledger.of_target(ledger.fold(journal.entries), "", str(site.data), 0)
     if not runs:
         raise ConfigError("--offline", str(site.data), f"no run on it is in {journal.path}; is it another --journal?")
     items = undo.select(runs, wanted.name, is_all=wanted.is_all)

@@ -24,7 +24,7 @@ from magnus.errors import (
     PlanStale,
     PreflightFailed,
 )
-from magnus.tuning import autoconf, ledger, look, undo
+from magnus.tuning import autoconf, ledger, look
 from magnus.tuning.guard import VERDICTS, Orders, carry_out
 from magnus.tuning.journal import Author, Journal, JournalBroken, JournalBusy, JournalUnusable, default_folder
 from magnus.tuning.local import Site, system_identifier
@@ -115,7 +115,7 @@ def runs(session: Session, journal_: Journal) -> list[Run]:
     Return the runs on the session's server.
     """
     server = session.server
-    return undo.of_target(ledger.fold(journal_.entries), server.host, server.data_directory, server.port)
+    return ledger.of_target(ledger.fold(journal_.entries), server.host, server.data_directory, server.port)
 
 
 async def refuse_broken_files(session: Session) -> None:
@@ -238,7 +238,7 @@ async def guarded(command: str, call: Callable[[], Awaitable[Answer | Failure]])
         raise
     except MagnusError as error:
         return Failure(command, ExitCode.REFUSED, str(error))
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
         # What the server says of a statement of ours holds no secret; what stands is in the journal.
         said = " ".join(str(error).split()) if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure(command, ExitCode.UNREACHABLE, said, "see magnus history; go on with apply --resume or rollback")

@@ -11,11 +11,14 @@ import asyncpg
 from magnus.cli import render, tuning
 from magnus.cli.answer import Answer, ExitCode, Failure, Table
 from magnus.errors import ConfigError
-from magnus.tuning import effect, statements, undo
+from magnus.tuning import building, effect, statements, undo
 from magnus.tuning.change import Kind
 from magnus.tuning.effect import Compared, Snapshot
 from magnus.tuning.effect import Verdict as Speed
+from magnus.tuning.index_change import works
 from magnus.tuning.inspect import Finding, State, findings, last_of_each
+from magnus.tuning.payoff import Payoff, Worth, judge
+from magnus.tuning.units import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,14 +28,26 @@ if TYPE_CHECKING:
     from magnus.tuning.session import Connection, Session
 
 _SHOWN: Final = 10
-# The reports that people run by hand; they must work for whoever reads them.
-_PROBES: Final[Mapping[str, str]] = {
-    "quick-win-1": "SELECT calls, round(mean_exec_time::numeric, 2) FROM public.pg_stat_statements LIMIT 1",
-    "quick-win-5": (
-        "SELECT query, count(*), round(avg(duration_ms), 2), round(max(duration_ms), 2) FROM public.slow_query_log "
-        "WHERE timestamp > now() - interval '1 day' GROUP BY query LIMIT 20"
-    ),
+# The reports that people run by hand, each over a relation; they must work wherever that is.
+_BY_TIME: Final = """
+SELECT calls, round(total_exec_time::numeric / 1000, 2), round(mean_exec_time::numeric, 2), left(query, 100)
+FROM {place} WHERE calls > 10 ORDER BY total_exec_time DESC LIMIT 10
+"""
+_BY_CALLS: Final = """
+SELECT calls, round(mean_exec_time::numeric, 2), left(query, 80) FROM {place} ORDER BY calls DESC LIMIT 20
+"""
+_SLOW: Final = """
+SELECT query, count(*), round(avg(duration_ms), 2), round(max(duration_ms), 2) FROM {place}
+WHERE timestamp > now() - interval '1 day' GROUP BY query ORDER BY 2 DESC, 3 DESC LIMIT 20
+"""
+_PROBES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "quick-win-1": ("pg_stat_statements", (_BY_TIME, _BY_CALLS)),
+    "quick-win-5": ("slow_query_log", (_SLOW,)),
 }
+_PLACE: Final = """
+SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname = $1 AND c.relkind IN ('r', 'p', 'v') ORDER BY n.nspname <> 'public' LIMIT 1
+"""
 
 
 @dataclass(frozen=True)
@@ -70,11 +85,14 @@ async def verify(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure
             wins = await _wins(session, found)
         finally:
             app.terminate()
-        whole, rows = await _effect(session, chosen[-1], wanted)
+        after = await statements.snapshot(session.con)
+        whole, rows = _effect(chosen[-1], after, wanted)
+        worths = await _payoffs(session, chosen, after, wanted)
         taken = None
         if whole.verdict is Speed.WORSE and wanted.is_taking_back:
-            taken = await _take_back(session, chosen[-1], runs, wanted, environ)
-    return _answer(found, wins, whole, rows, gains=_gains(chosen[-1], rows), taken=taken, wanted=wanted)
+            poor = {payoff.id for payoff in worths if payoff.worth is Worth.DOES_NOT}
+            taken = await _take_back(session, chosen[-1], runs, wanted, environ, poor=poor)
+    return _answer(found, wins, whole, rows, worths=worths, taken=taken, wanted=wanted)
 
 
 def _chosen(runs: Sequence[Run], name: str | None) -> list[Run]:
@@ -99,43 +117,70 @@ async def _wins(session: Session, found: Sequence[Finding]) -> dict[str, bool]:
     return result
 
 
-async def _works(con: Connection, sql: str | None) -> bool:
-    if sql is None:
+async def _works(con: Connection, probe: tuple[str, tuple[str, ...]] | None) -> bool:
+    """
+    Run the reports of a quick win; what one answers is for people, that it answers is asked here.
+    """
+    if probe is None:
         return True
+    name, reports = probe
+    place = await con.fetchval(_PLACE, name)
+    if place is None:
+        return False
     try:
-        await con.fetch(sql)
+        for report in reports:
+            await con.fetch(report.format(place=place))
     except asyncpg.PostgresError:
         return False
     return True
 
 
-async def _effect(session: Session, run: Run, wanted: Wanted) -> tuple[Compared, tuple[Compared, ...]]:
+def _baseline(run: Run) -> Snapshot | None:
     baseline = run.begun.data.get("baseline")
-    before = None if baseline is None else Snapshot.from_json(baseline)
-    after = await statements.snapshot(session.con)
-    return effect.compare(before, after, min_calls=wanted.min_calls, max_regression=wanted.max_regression)
+    return None if baseline is None else Snapshot.from_json(baseline)
 
 
-def _gains(run: Run, rows: Sequence[Compared]) -> dict[str, Speed]:
+def _effect(run: Run, after: Snapshot | None, wanted: Wanted) -> tuple[Compared, tuple[Compared, ...]]:
+    return effect.compare(_baseline(run), after, min_calls=wanted.min_calls, max_regression=wanted.max_regression)
+
+
+async def _payoffs(session: Session, runs: Sequence[Run], after: Snapshot | None, wanted: Wanted) -> list[Payoff]:
     """
-    Return whether each index of a run pays, by the statements that it was made for.
+    Judge each index that was made and stands.
     """
-    made = [each.change for each in run.open_changes if each.change["kind"] == Kind.INDEX and each.change["after"]]
-    wanted = {change["id"]: change["evidence"].get("statements", "").split(", ") for change in made}
-    return {name: effect.gain(statements, rows) for name, statements in wanted.items()}
+    baselines = {run.id: _baseline(run) for run in runs}
+    found = []
+    for made in last_of_each(runs):
+        change = made.change
+        if change["kind"] != Kind.INDEX or change["after"] is None:
+            continue
+        found.append(
+            judge(
+                made.id,
+                baselines[made.run],
+                after,
+                queryids=frozenset(change["evidence"].get("statements", "").split(", ")),
+                table=works(tuple(change["sql"]))[-1].table,
+                usage=await building.usage(session, made.image["absent"], change["database"]),
+                min_calls=wanted.min_calls,
+                max_regression=wanted.max_regression,
+            )
+        )
+    return found
 
 
 async def _take_back(
-    session: Session, run: Run, runs: Sequence[Run], wanted: Wanted, environ: Mapping[str, str]
+    session: Session, run: Run, runs: Sequence[Run], wanted: Wanted, environ: Mapping[str, str], *, poor: set[str]
 ) -> undo.Undone:
     """
-    Take back what this run changed and what a reload is enough for.
+    Take back what this run changed and what a reload is enough for, and its indexes that do not pay.
     """
     journal = tuning.journal(session, wanted.journal, environ)
     items = [
         made
         for made in reversed(run.open_changes)
-        if made.change["kind"] in {"setting", "role_setting"} and made.change["context"] != "restart"
+        if (made.change["kind"] in {Kind.SETTING, Kind.ROLE_SETTING} and made.change["context"] != "restart")
+        or made.id in poor
     ]
     steps = await undo.look_at(session, items, runs)
     for step in steps:
@@ -151,8 +196,8 @@ def _answer(
     whole: Compared,
     rows: Sequence[Compared],
     *,
-    gains: Mapping[str, Speed],
     taken: undo.Undone | None,
+    worths: Sequence[Payoff],
     wanted: Wanted,
 ) -> Answer:
     bad = [finding for finding in found if not finding.is_good]
@@ -165,7 +210,7 @@ def _answer(
         "seen_by": "application" if wanted.app_dsn else "operator",
         "effect": _as_json(whole),
         "queries": [_as_json(row) for row in rows],
-        "indexes": [{"id": name, "verdict": str(verdict)} for name, verdict in gains.items()],
+        "indexes": [_payoff_as_json(payoff) for payoff in worths],
         "taken_back": None if taken is None else undo.report(taken),
     }
     text = [f"{'ok  ' if is_good else 'no  '} {name}" for name, is_good in wins.items()]
@@ -174,10 +219,7 @@ def _answer(
     if not wanted.app_dsn:
         text.append("Seen by the operator's own session; --app-dsn shows what the application's sees.")
     text.append(_effect_line(whole))
-    for name, verdict in gains.items():
-        text.append(f"{name}: the statements that it was made for: {verdict}")
-        if verdict in {Speed.SAME, Speed.WORSE}:
-            text.append(f"It does not pay, and every write pays for it. Drop it: magnus rollback {shlex.quote(name)}")
+    text += [line for payoff in worths for line in _payoff_lines(payoff)]
     if taken is not None:
         text.append(f"Took back {len(taken.done)} changes that a reload is enough for.")
     elif whole.verdict is Speed.WORSE:
@@ -198,6 +240,37 @@ def _effect_line(whole: Compared) -> str:
         f"Effect over {whole.calls} calls: {whole.before:.3g} ms -> {whole.after:.3g} ms a call "
         f"({whole.change:+.1%}): {whole.verdict}"
     )
+
+
+def _payoff_lines(payoff: Payoff) -> list[str]:
+    usage = payoff.usage
+    used = "it is gone" if usage is None else f"{usage.scans} scans, {shown(usage.size)}"
+    lines = [f"{payoff.id}: {payoff.worth} ({used})"]
+    for what, part in (("its statements", payoff.reads), ("writes of its table", payoff.writes)):
+        if part.verdict is not Speed.UNKNOWN:
+            mean = f"{part.before:.3g} ms -> {part.after:.3g} ms a call ({part.change:+.1%}, {part.calls} calls)"
+            lines.append(f"  {what}: {mean}: {part.verdict}")
+    if payoff.worth is Worth.DOES_NOT:
+        lines.append(f"  every write pays for it; drop it: {_drop(payoff)}")
+    return lines
+
+
+def _drop(payoff: Payoff) -> str:
+    return f"magnus rollback {shlex.quote(payoff.id)}"
+
+
+def _payoff_as_json(payoff: Payoff) -> dict[str, Any]:
+    usage = payoff.usage
+    return {
+        "id": payoff.id,
+        "verdict": str(payoff.worth),
+        "saved_ms": round(payoff.saved, 3),
+        "statements": _as_json(payoff.reads),
+        "writes": _as_json(payoff.writes),
+        "scans": None if usage is None else usage.scans,
+        "size": None if usage is None else usage.size,
+        "drop": _drop(payoff) if payoff.worth is Worth.DOES_NOT else None,
+    }
 
 
 def _as_json(row: Compared) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from magnus import _sqltext
 from magnus.errors import ApplyRefused, ConfigError, PlanStale
-from magnus.tuning import quoting
+from magnus.tuning import index_change, quoting
 from magnus.tuning.autoconf import QUOTED_LISTS
 from magnus.tuning.change import Kind
 from magnus.tuning.plan import State, current, diff, identity_differences
@@ -164,9 +164,16 @@ def refusals(change: Change, server: Server, plan: Plan, scripts: frozenset[str]
         return [f"{change.id}: its SQL does not do what the change says ({' '.join(change.sql)[:120]}); plan again"]
     if change.kind in {Kind.SETTING, Kind.ROLE_SETTING}:
         return [f"{change.id}: {reason}" for reason in _of_setting(change, server, plan)]
+    return _of_object(change, server, scripts)
+
+
+def _of_object(change: Change, server: Server, scripts: frozenset[str]) -> list[str]:
+    """
+    What is no setting brings its own SQL, which may only be what makes such a thing.
+    """
     if change.kind is Kind.EXTENSION:
         return _of_extension(change, server)
-    return _of_object(change, scripts) if expected is None else []
+    return _of_index(change) if change.kind is Kind.INDEX else _of_table(change, scripts)
 
 
 def _of_extension(change: Change, server: Server) -> list[str]:
@@ -182,19 +189,27 @@ def _of_extension(change: Change, server: Server) -> list[str]:
     return [f"{change.id}: its SQL does more than make the extension ({' '.join(change.sql)[:120]}); plan again"]
 
 
+def _of_index(change: Change) -> list[str]:
+    try:
+        index_change.check(change)
+    except ConfigError as error:
+        return [f"{change.id}: {error}; plan again: magnus indexes --out FILE"]
+    return []
+
+
 _MAKES: Final = (("create", "table"), ("create", "index"), ("create", "unique"), ("comment", "on"))
 _RIGHTS: Final = frozenset({"select", "insert", "update", "delete", ",", "grant"})
 
 
-def _of_object(change: Change, scripts: frozenset[str]) -> list[str]:
+def _of_table(change: Change, scripts: frozenset[str]) -> list[str]:
     """
-    Tables and indexes carry their own SQL: a script that ships with magnus, or statements that only make something.
+    A table carries its own SQL: a script that ships with magnus, or statements that only make something.
     """
     own = [sql for sql in change.sql if sql not in scripts]
     statements_ = [tokens for sql in own for tokens in _sqltext.split(_sqltext.scan(sql).tokens)]
     if all(tuple(tokens[:2]) in _MAKES or _is_grant(tokens) for tokens in statements_):
         return []
-    return [f"{change.id}: its SQL does more than make a table or an index; plan again with this version of magnus"]
+    return [f"{change.id}: its SQL does more than make a table; plan again with this version of magnus"]
 
 
 def _is_grant(tokens: Sequence[str]) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from magnus.config import DatabaseConfig
-from magnus.tuning import collect, host, reading
+from magnus.errors import ConfigError
+from magnus.tuning import applied, collect, host, reading
 from magnus.tuning.checks import Missing, Snapshot, Unseen
 from magnus.tuning.facts import Facts, Host
+from magnus.tuning.journal import default_folder
 from magnus.tuning.planner import make_plan
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 _ELSEWHERE: Final = "the server's process is not on this machine"
 
 
-async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | None = None) -> Snapshot:
+async def examine(
+    dsn: str | None, environ: Mapping[str, str], *, memory: int | None = None, journal: Path | None = None
+) -> Snapshot:
     """
     Read the target and what belongs to it.
 
@@ -35,6 +39,7 @@ async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | 
         dsn: The target; None: that of the environment.
         environ: Environment variables.
         memory: Bytes that the server may use, when told.
+        journal: The folder of what was applied; None: that of the environment.
 
     Raises:
         ConfigError: the target has an impossible value.
@@ -42,21 +47,23 @@ async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | 
         asyncpg.PostgresError: it went away while it was read.
     """
     config = DatabaseConfig.from_environ(environ, **({} if dsn is None else {"dsn": dsn}))
-    return await examine_at(config, environ, memory=memory)
+    return await examine_at(config, environ, memory=memory, journal=journal)
 
 
-async def examine_at(config: DatabaseConfig, environ: Mapping[str, str], *, memory: int | None = None) -> Snapshot:
+async def examine_at(
+    config: DatabaseConfig, environ: Mapping[str, str], *, memory: int | None = None, journal: Path | None = None
+) -> Snapshot:
     """
     Read a target that is known already, on a connection of its own; raises as `examine`.
     """
     con = await collect.open_session(config, environ)
     try:
-        return await _examine(con, config, memory)
+        return await _examine(con, config, memory, journal or _default(environ))
     finally:
         await collect.close(con)
 
 
-async def _examine(con: Connection, config: DatabaseConfig, memory: int | None) -> Snapshot:
+async def _examine(con: Connection, config: DatabaseConfig, memory: int | None, journal: Path | None) -> Snapshot:
     found = await reading.read(con)
     server, session = await collect.read_server(con)
     is_here = session.is_direct and host.is_process_here(host.read_text, session.pid, session.client_port)
@@ -66,9 +73,19 @@ async def _examine(con: Connection, config: DatabaseConfig, memory: int | None) 
         "disks": _disks(found) if is_here else Missing(f"{_ELSEWHERE}: its disks cannot be seen"),
         "service": (_service(config),),
         "planned": _planned(server, machine),
-        "applied": (),
+        "applied": () if journal is None else applied.rows(journal, server),
     }
     return Snapshot({**found.parts, **more})
+
+
+def _default(environ: Mapping[str, str]) -> Path | None:
+    """
+    Return the folder of this account's journal; an account without a home has applied nothing.
+    """
+    try:
+        return default_folder(environ)
+    except ConfigError:
+        return None
 
 
 def _machine(server: Server, session: Session, memory: int | None, *, is_here: bool) -> Host | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError
-from magnus.tuning import admission, autoconf, ledger, look, restart, statements, undo
+from magnus.tuning import admission, autoconf, building, ledger, look, restart, statements, undo
 from magnus.tuning.change import Kind
 from magnus.tuning.journal import JournalUnusable
 from magnus.tuning.plan import Plan, canonical
@@ -136,7 +136,14 @@ class Runner:
             self.journal.write("step", self.run, change=_as_json(change), image=image)
         try:
             await self._carry_out(change)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ConfigError) as error:
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+            ConfigError,
+            building.NotBuilt,
+        ) as error:
             self.journal.write("failed", self.run, id=change.id, error=_words(error))
             raise ApplyFailed(
                 f"{change.id} could not be made: {_words(error)}", change=change.id, applied=tuple(self.made)
@@ -150,6 +157,9 @@ class Runner:
         """
         if change.kind is Kind.TABLE:
             await self.session.run_script(change.sql, database=change.database)
+            return
+        if change.kind is Kind.INDEX:
+            await building.make(self.session, change)
             return
         for statement in change.sql:
             await self.session.run(statement, database=change.database)
@@ -169,6 +179,8 @@ class Runner:
         if change.kind is Kind.EXTENSION:
             known = await look.extensions(con)
             return {"version": next((item.version for item in known if item.name == change.name), None)}
+        if change.kind is Kind.INDEX:
+            return await building.image(con, change)
         names = admission.created(change.sql) or (look.place(change.name),)
         return {"absent": [name for name in names if await con.fetchval("SELECT to_regclass($1)", name) is None]}
 

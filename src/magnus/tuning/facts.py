@@ -128,6 +128,7 @@ class Server:
         databases: Name -> size in bytes (None without the right to ask).
         schema: Where this session would make a table.
         tables: Our own, as "schema.table": database -> those that exist there.
+        indexes: Those with a name of ours, as SQL -> whether valid: database -> those that exist there.
         wal_bytes_per_15min: Measured between two looks, or since the last reset of statistics.
         read_latency: Mean seconds of one block read, measured by the server; None when it does not time its reads.
         requested_checkpoints: Share of checkpoints that WAL forced before their time, 0 to 1.
@@ -159,6 +160,7 @@ class Server:
     available_extensions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     databases: Mapping[str, int | None] = field(default_factory=lambda: MappingProxyType({}))
     tables: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    indexes: Mapping[str, Mapping[str, bool]] = field(default_factory=lambda: MappingProxyType({}))
     wal_bytes_per_15min: float | None = None
     read_latency: float | None = None
     requested_checkpoints: float | None = None

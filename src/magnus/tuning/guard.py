@@ -242,16 +242,16 @@ def _comes_up(orders: Orders, reach: Reach) -> bool:
 
 def recovery(data: Path) -> tuple[object, ...]:
     """
-    Return what changes while a recovery moves: the startup process's title (the WAL file it reads), how much it has
-    read and worked, and the control file.
+    Return what changes while a recovery moves: the startup process's title (the WAL file it reads), how much it and
+    the checkpointer (which ends a recovery) have worked, and the control file.
     """
     marks: list[object] = []
     found = PidFile.read(data)
     marks.append(None if found is None else (found.pid, found.is_ready))
-    for pid in processes_of(data):
+    for pid in processes_of(data) if found is not None and not found.is_ready else ():
         with contextlib.suppress(OSError):
             title = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"startup" in title:
+            if b"startup" in title or b"checkpointer" in title:
                 stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 marks.append((pid, title, stat[11], stat[12]))
     with contextlib.suppress(OSError):

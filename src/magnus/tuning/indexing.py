@@ -10,10 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from magnus.tuning.change import Change, Kind, Risk
 from magnus.tuning.checks import index_name, is_covered
-from magnus.tuning.quoting import identifier
-from magnus.tuning.units import shown
+from magnus.tuning.quoting import identifier, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +23,6 @@ MOST_READ: Final = 0.10
 WORTH: Final = 0.5
 """With HypoPG: the least part of the planner's cost that an index must take away."""
 
-OURS: Final = "magnus_"
 CATALOGUE: Final = "a catalogue"
 _MOST_COLUMNS: Final = 3
 _ENTRY: Final = 20  # bytes of a btree's entry: header, pointer and one aligned 8-byte column
@@ -249,7 +246,7 @@ def _comparison(condition: str, alias: str) -> tuple[str, str]:
 
     A cast of the column to text is what varchar = text looks like, and the index serves it all the same.
     """
-    owner = re.escape(_written(alias))
+    owner = re.escape(written(alias))
     column = rf"\(?{owner}\.({_IDENTIFIER})\)?(?:::text)?"
     found = re.match(rf"{column} (IS NULL|=|<=|>=|<|>)( |$)(.*)", condition)
     if found is None or re.search(rf"(?<![\w\"]){owner}\.", re.sub(r"'(?:[^']|'')*'", "''", found[4])):
@@ -258,12 +255,8 @@ def _comparison(condition: str, alias: str) -> tuple[str, str]:
 
 
 def _sort_key(text: str, alias: str) -> Key | None:
-    found = re.fullmatch(rf"{re.escape(_written(alias))}\.({_IDENTIFIER})((?: DESC)?(?: NULLS (?:FIRST|LAST))?)", text)
+    found = re.fullmatch(rf"{re.escape(written(alias))}\.({_IDENTIFIER})((?: DESC)?(?: NULLS (?:FIRST|LAST))?)", text)
     return None if found is None else Key(_name(found[1]), found[2].strip())
-
-
-def _written(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else identifier(name)
 
 
 def _name(text: str) -> str:
@@ -317,92 +310,6 @@ def merged(proposals: Iterable[Proposal]) -> list[Proposal]:
 
 def _begins(wide: Proposal, narrow: Proposal) -> bool:
     return wide.table["oid"] == narrow.table["oid"] and wide.keys[: len(narrow.keys)] == narrow.keys
-
-
-def change_of(proposal: Proposal, database: str) -> Change:
-    """
-    Return the change that makes an index.
-
-    A partitioned table cannot have one made CONCURRENTLY: each partition's is, and the parent's then takes them in,
-    which is a matter of milliseconds. Source: PostgreSQL documentation, CREATE INDEX, "Partitioned tables" (5.12.2).
-    """
-    schema, name = proposal.table["schema"], proposal.name
-    table = f"{identifier(schema)}.{identifier(proposal.table['name'])}"
-    index = f"{identifier(schema)}.{identifier(name)}"
-    if proposal.table["kind"] == "p":
-        made = tuple(_leaf(proposal, *leaf) for leaf in proposal.leaves)
-        sql = (*made, f"CREATE INDEX {identifier(name)} ON {table} ({proposal.columns})")
-        undo = f"DROP INDEX IF EXISTS {index}"
-    else:
-        sql = (f"CREATE INDEX CONCURRENTLY {identifier(name)} ON {table} ({proposal.columns})",)
-        undo = f"DROP INDEX CONCURRENTLY IF EXISTS {index}"
-    calls = sum(statement.calls for statement in proposal.statements)
-    total = sum(statement.total for statement in proposal.statements)
-    return Change(
-        id=f"index:{schema}.{name}@{database}",
-        kind=Kind.INDEX,
-        name=f"{_written(schema)}.{_written(name)}",
-        database=database,
-        before=None,
-        after=f"{table} ({proposal.columns})",
-        sql=sql,
-        undo=(undo,),
-        reason=f"{len(proposal.statements)} statements read all of {table} for {proposal.rows:,.0f} rows",
-        source=judged(proposal),
-        risk=Risk.LOW,
-        cost=f"about {shown(proposal.size)} of disk, and every write of {table}",
-        group="indexes",
-        evidence={
-            "statements": ", ".join(statement.queryid for statement in proposal.statements),
-            "calls": f"{calls:,}",
-            "time": f"{total:,.3g} s",
-            "writes": f"{sum(proposal.table[name] or 0 for name in ('inserted', 'updated', 'deleted')):,} rows",
-        },
-    )
-
-
-def _leaf(proposal: Proposal, schema: str, table: str) -> str:
-    name = index_name(table, [key.word for key in proposal.keys])
-    on = f"{identifier(schema)}.{identifier(table)}"
-    return f"CREATE INDEX CONCURRENTLY {identifier(name)} ON {on} ({proposal.columns})"
-
-
-def judged(proposal: Proposal) -> str:
-    """
-    Say how a proposal was judged.
-    """
-    if proposal.costs is None:
-        why = "it knows no partitioned tables" if proposal.leaves else "it is not installed"
-        return f"judged from plans and statistics, without HypoPG ({why}): the planner was not asked"
-    before, after = proposal.costs
-    return f"the planner's cost falls from {before:,.0f} to {after:,.0f} (HypoPG; a cost, no time)"
-
-
-def drop_of(row: Row, definition: str, reason: str, database: str) -> Change:
-    """
-    Return the change that drops an index of ours.
-    """
-    index = f"{identifier(row['schema'])}.{identifier(row['name'])}"
-    return Change(
-        id=f"index:{row['schema']}.{row['name']}@{database}",
-        kind=Kind.INDEX,
-        name=f"{_written(row['schema'])}.{_written(row['name'])}",
-        database=database,
-        before=definition,
-        after=None,
-        sql=(f"DROP INDEX CONCURRENTLY IF EXISTS {index}",),
-        undo=(re.sub(r"^CREATE( UNIQUE)? INDEX ", r"CREATE\1 INDEX CONCURRENTLY ", definition),),
-        reason=reason,
-        source="it is one of ours",
-        group="indexes",
-    )
-
-
-def is_ours(name: str) -> bool:
-    """
-    Say whether an index bears a name of ours.
-    """
-    return name.startswith(OURS)
 
 
 def describe(statements: Sequence[Statement]) -> list[str]:

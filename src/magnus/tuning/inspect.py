@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from magnus.tuning import look
+from magnus.tuning import look, quoting
 from magnus.tuning.change import Kind
+from magnus.tuning.ledger import Stand
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
@@ -54,11 +55,11 @@ class Finding:
 
 def last_of_each(runs: Iterable[Run]) -> list[Made]:
     """
-    Return the changes that should stand: of several on one thing, the last.
+    Return the changes that should stand: of several on one thing, the last; none that the server refused.
     """
     found: dict[str, Made] = {}
     for run in runs:
-        for made in run.open_changes:
+        for made in (made for made in run.open_changes if made.stand is not Stand.FAILED):
             found.pop(made.id, None)
             found[made.id] = made
     return list(found.values())
@@ -127,15 +128,24 @@ async def _of_object(session: Session, made: Made) -> Finding:
     con = await session.on(made.change["database"])
     if made.change["kind"] == Kind.EXTENSION:
         return await _of_extension(con, made)
+    if made.change["kind"] == Kind.INDEX:
+        return await _of_index(con, made)
     missing = [name for name in made.image["absent"] if await con.fetchval("SELECT to_regclass($1)", name) is None]
     if missing:
         return _finding(made, None, State.GONE, f"not there: {', '.join(missing)}")
-    if made.change["kind"] == Kind.INDEX:
-        is_valid = await con.fetchval(
-            "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", look.place(made.change["name"])
-        )
-        return _finding(made, "there", State.IN_FORCE if is_valid else State.BROKEN)
     return _finding(made, "there", State.IN_FORCE)
+
+
+async def _of_index(con: Connection, made: Made) -> Finding:
+    index = quoting.requoted(made.change["name"])
+    is_valid = await con.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", index)
+    if made.change["after"] is None:
+        is_gone = is_valid is None
+        return _finding(made, None if is_gone else "there", State.IN_FORCE if is_gone else State.CHANGED)
+    if is_valid is None:
+        return _finding(made, None, State.GONE, "it was dropped")
+    why = "" if is_valid else "it is not valid: written, and never read"
+    return _finding(made, "there", State.IN_FORCE if is_valid else State.BROKEN, why)
 
 
 async def _of_extension(con: Connection, made: Made) -> Finding:

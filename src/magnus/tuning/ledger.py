@@ -95,6 +95,20 @@ def fold(entries: Iterable[Entry]) -> list[Run]:
     return list(runs.values())
 
 
+def of_target(runs: Iterable[Run], host: str, data: str | None, port: int) -> list[Run]:
+    """
+    Return the runs on this server of the cluster: the same data folder where it is known, else host and port.
+    """
+
+    def is_here(run: Run) -> bool:
+        target = run.target
+        if data is not None and target["data_directory"] is not None:
+            return bool(target["data_directory"] == data) and (target["is_local"] or target["host"] == host)
+        return (target["host"], target["port"]) == (host, port)
+
+    return [run for run in runs if is_here(run)]
+
+
 def standing(runs: Iterable[Run], name: str) -> tuple[str, ...]:
     """
     Return the ids of a run's changes that stand, as far as the journal knows.

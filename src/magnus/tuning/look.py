@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
-from magnus.tuning import autoconf, collect, local
+from magnus.tuning import autoconf, collect, local, quoting
 from magnus.tuning.facts import Extension, RoleSetting, Server, Setting
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ _EXTENSIONS: Final = """
 SELECT a.name, e.extversion, a.default_version, n.nspname FROM pg_available_extensions a
 LEFT JOIN pg_extension e ON e.extname = a.name LEFT JOIN pg_namespace n ON n.oid = e.extnamespace
 """
+_INDEXES: Final = r"""
+SELECT n.nspname, c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relname LIKE 'magnus\_%'
+"""
 _TABLES: Final = """
 SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
@@ -38,7 +42,8 @@ async def server(con: Connection) -> Server:
     seen, session = await collect.read_server(con)
     address = await con.fetchval("SELECT host(inet_server_addr())")
     here = MappingProxyType({seen.database: await tables(con)})
-    return replace(seen, is_local=is_local(address, session.pid), tables=here)
+    ours = MappingProxyType({seen.database: await indexes(con)})
+    return replace(seen, is_local=is_local(address, session.pid), tables=here, indexes=ours)
 
 
 async def widened(seen: Server, connections: Mapping[str, Connection]) -> Server:
@@ -47,7 +52,10 @@ async def widened(seen: Server, connections: Mapping[str, Connection]) -> Server
     """
     known = {**seen.extensions, **{name: await extensions(con) for name, con in connections.items()}}
     there = {**seen.tables, **{name: await tables(con) for name, con in connections.items()}}
-    return replace(seen, extensions=MappingProxyType(known), tables=MappingProxyType(there))
+    ours = {**seen.indexes, **{name: await indexes(con) for name, con in connections.items()}}
+    return replace(
+        seen, extensions=MappingProxyType(known), tables=MappingProxyType(there), indexes=MappingProxyType(ours)
+    )
 
 
 def is_local(address: str | None, pid: int) -> bool:
@@ -108,6 +116,14 @@ async def tables(con: Connection) -> frozenset[str]:
     """
     found = {row[0] for row in await con.fetch(_TABLES)}
     return frozenset(found | {name.removeprefix("public.") for name in found})
+
+
+async def indexes(con: Connection) -> Mapping[str, bool]:
+    """
+    Read the indexes of the session's database that bear a name of ours, and whether they are valid.
+    """
+    rows = await con.fetch(_INDEXES)
+    return MappingProxyType({f"{quoting.identifier(row[0])}.{quoting.identifier(row[1])}": row[2] for row in rows})
 
 
 def place(name: str) -> str:

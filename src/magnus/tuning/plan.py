@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from magnus.errors import ConfigError
 from magnus.tuning.change import Assumptions, Change, Kind, Proof, Refusal, Risk, Target
+from magnus.tuning.quoting import requoted
 from magnus.tuning.setting import Context
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "identity_differences",
     "reverse",
     "reversed_plan",
+    "state_of",
 ]
 
 FORMAT_VERSION: Final = "1.0"
@@ -187,12 +189,20 @@ def diff(plan: Plan, server: Server) -> dict[str, State]:
     """
     Say of each change how it stands on a server now. A restart-level setting counts as done once it is in force.
     """
-    return {change.id: _state(change, current(change, server), server) for change in plan.changes}
+    return {change.id: state_of(change, server) for change in plan.changes}
+
+
+def state_of(change: Change, server: Server) -> State:
+    """
+    Say of one change how it stands, as `diff` does.
+    """
+    return _state(change, current(change, server), server)
 
 
 def current(change: Change, server: Server) -> str | None:
     """
-    Return what a server has now where a change would put `after`; None: nothing. An index is not known of here.
+    Return what a server has now where a change would put `after`; None: nothing. An index that is not valid is none to
+    one that makes it, and there to one that drops it.
     """
     if change.kind is Kind.SETTING:
         setting = server.settings.get(change.name)
@@ -205,7 +215,10 @@ def current(change: Change, server: Server) -> str | None:
         return next((s.value for s in server.role_settings if (s.role, s.database, s.name) == place), None)
     if change.kind is Kind.TABLE:
         return change.after if change.name in server.tables.get(change.database or "", frozenset()) else None
-    return change.before
+    is_valid = server.indexes.get(change.database or server.database, {}).get(requoted(change.name))
+    if change.after is None:
+        return None if is_valid is None else change.before
+    return change.after if is_valid else None
 
 
 def _state(change: Change, now: str | None, server: Server) -> State:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", re.ASCII)
+_PART: Final = re.compile(r'"((?:[^"]|"")+)"|([^\s".]+)')
+_WRITTEN: Final = re.compile(rf"({_PART.pattern})(\.({_PART.pattern}))?")
 _LINE_ENDS: Final = re.compile(r"[\0\n\r]")
 
 
@@ -41,6 +43,26 @@ def identifier(name: str) -> str:
     if not name or "\0" in name:
         raise ConfigError("name", name, "must be a name without NUL characters")
     return '"' + name.replace('"', '""') + '"'
+
+
+def written(name: str) -> str:
+    """
+    Return a name as people write it in SQL: quoted only where it must be.
+    """
+    return name if re.fullmatch(r"[a-z_][a-z0-9_$]*", name) else identifier(name)
+
+
+def requoted(name: str) -> str:
+    """
+    Return a name with its schema, both quoted, of how people write it; without a schema it is in public.
+
+    Raises:
+        ConfigError: it is no such name.
+    """
+    if not _WRITTEN.fullmatch(name):
+        raise ConfigError("name", name, "is no name with its schema")
+    parts = [quoted.replace('""', '"') or plain for quoted, plain in _PART.findall(name)]
+    return ".".join(identifier(part) for part in (parts if len(parts) > 1 else ["public", *parts]))
 
 
 def literal(value: str) -> str:

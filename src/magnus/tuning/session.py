@@ -68,6 +68,8 @@ class Session:
         con = self._others.get(database)
         if con is None or con.is_closed():
             con = self._others[database] = await self.reach.connect(database=database)
+            # A statement that outlives a killed magnus keeps the lock that keeps the next one out.
+            await con.fetchval("SELECT pg_try_advisory_lock_shared($1)", LOCK_KEY)
         return con
 
     async def see(self, databases: Iterable[str | None]) -> None:

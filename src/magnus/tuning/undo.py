@@ -13,70 +13,22 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from magnus.errors import ApplyFailed, ConfigError, NotReversible
-from magnus.tuning import autoconf, files, look, quoting, restart
+from magnus.tuning import autoconf, building, files, look, quoting, restart, undo_objects
 from magnus.tuning.autoconf import QUOTED_LISTS
 from magnus.tuning.change import Kind
-from magnus.tuning.ledger import Decision, Made, Run, Verdict, decide, fold
+from magnus.tuning.ledger import Made, Run, Verdict, decide, fold
 from magnus.tuning.session import reload
 from magnus.tuning.setting import Context, split_list
+from magnus.tuning.steps import Step, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from magnus.tuning.journal import Journal
     from magnus.tuning.local import Site
     from magnus.tuning.service import Service
-    from magnus.tuning.session import Connection, Session
+    from magnus.tuning.session import Session
     from magnus.tuning.setting import Setting
-
-_GONE: Final = "gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """
-    One thing to take back, and what will be done about it.
-
-    Attributes:
-        now: What is there.
-        sql: Statements; empty when nothing is to be done, or when only the file can be edited.
-        why: For a conflict: whose it is, or what hangs on it.
-    """
-
-    made: Made
-    decision: Decision
-    now: str | None
-    sql: tuple[str, ...] = ()
-    why: str = ""
-
-    @property
-    def words(self) -> str:
-        change, verdict = self.made.change, self.decision.verdict
-        if verdict is Verdict.CONFLICT:
-            return f"{self.made.id}: kept as it is ({_shown(self.now)}): {self.why}"
-        if verdict is Verdict.IS_BACK:
-            return f"{self.made.id}: is back already"
-        if change["kind"] in {Kind.EXTENSION, Kind.TABLE, Kind.INDEX}:
-            return f"{self.made.id}: drop it, as it was not there before"
-        return f"{self.made.id}: {_shown(self.now)} -> {_shown(self.decision.value)}"
-
-
-def _shown(value: str | None) -> str:
-    return "not set" if value is None else repr(value)
-
-
-def of_target(runs: Iterable[Run], host: str, data: str | None, port: int) -> list[Run]:
-    """
-    Return the runs on this server of the cluster: the same data folder where it is known, else host and port.
-    """
-
-    def is_here(run: Run) -> bool:
-        target = run.target
-        if data is not None and target["data_directory"] is not None:
-            return bool(target["data_directory"] == data) and (target["is_local"] or target["host"] == host)
-        return (target["host"], target["port"]) == (host, port)
-
-    return [run for run in runs if is_here(run)]
 
 
 def select(runs: Sequence[Run], name: str | None, *, is_all: bool) -> list[Made]:
@@ -122,12 +74,17 @@ async def look_at(session: Session, items: Sequence[Made], runs: Sequence[Run]) 
                 roles[place] = step.decision.value
             else:
                 roles.pop(place, None)
-        elif kind == Kind.EXTENSION:
-            step = await _decide_extension(session, made)
         else:
-            step = await _decide_relation(session, made)
+            step = await _OBJECTS[kind](session, made)
         steps.append(_named(step, runs))
     return steps
+
+
+_OBJECTS: Final[Mapping[str, Callable[[Session, Made], Awaitable[Step]]]] = {
+    Kind.EXTENSION: undo_objects.decide_extension,
+    Kind.TABLE: undo_objects.decide_table,
+    Kind.INDEX: undo_objects.decide_index,
+}
 
 
 def _decide_setting(made: Made, now: str | None, setting: Setting | None) -> Step:
@@ -151,73 +108,6 @@ def _decide_role(made: Made, now: str | None, setting: Setting | None) -> Step:
     return Step(made, decision, now, (sql,))
 
 
-async def _decide_extension(session: Session, made: Made) -> Step:
-    con = await session.on(made.change["database"])
-    name, before = made.change["name"], made.image["version"]
-    now = next((item.version for item in await look.extensions(con) if item.name == name), None)
-    if now == before:
-        return Step(made, Decision(Verdict.IS_BACK, now), now)
-    if before is not None:
-        return Step(made, Decision(Verdict.CONFLICT, now), now, why="an extension's update cannot be taken back")
-    hangs = await con.fetch(_DEPENDENTS, name)
-    if hangs:
-        why = f"others use it: {', '.join(row[0] for row in hangs)}"
-        return Step(made, Decision(Verdict.CONFLICT, now), now, why=why)
-    return Step(made, Decision(Verdict.PUT_BACK), now, (f"DROP EXTENSION {quoting.identifier(name)}",))
-
-
-# What depends on a member of the extension and is no member itself; a rule stands for its view.
-_DEPENDENTS: Final = """
-WITH members AS (SELECT classid, objid FROM pg_depend WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
-                 AND refobjid = (SELECT oid FROM pg_extension WHERE extname = $1)),
-hanging AS (
-    SELECT CASE WHEN w.oid IS NULL THEN d.classid ELSE 'pg_class'::regclass::oid END AS classid,
-           coalesce(w.ev_class, d.objid) AS objid
-    FROM members m JOIN pg_depend d ON (d.refclassid, d.refobjid) = (m.classid, m.objid) AND d.deptype IN ('n', 'a')
-    LEFT JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid)
-SELECT DISTINCT pg_describe_object(classid, objid, 0) FROM hanging
-WHERE (classid, objid) NOT IN (SELECT classid, objid FROM members)
-"""
-
-
-async def _decide_relation(session: Session, made: Made) -> Step:
-    """
-    Drop what the change made and what is still there, unless it holds rows or others hang on it.
-    """
-    con = await session.on(made.change["database"])
-    is_index = made.change["kind"] == Kind.INDEX
-    sql = []
-    for name in made.image["absent"]:
-        oid = await con.fetchval("SELECT to_regclass($1)::oid", name)
-        if oid is None:
-            continue
-        if not is_index and (why := await _why_kept(con, name, oid, made.image["absent"])):
-            return Step(made, Decision(Verdict.CONFLICT, _GONE), "in use", why=why)
-        sql.append(f"DROP {'INDEX CONCURRENTLY' if is_index else 'TABLE'} {_qualified(name)}")
-    if not sql:
-        return Step(made, Decision(Verdict.IS_BACK), None)
-    return Step(made, Decision(Verdict.PUT_BACK), "there", tuple(reversed(sql)))
-
-
-async def _why_kept(con: Connection, name: str, oid: int, ours: Sequence[str]) -> str:
-    if await con.fetchval(f"SELECT EXISTS (SELECT FROM {_qualified(name)})"):  # noqa: S608 - quoted
-        return f"{name} holds rows, which are never dropped; empty it, or drop it by hand"
-    hanging = [row[0] for row in await con.fetch(_HANGING, oid) if row[0] not in ours]
-    return f"others use it: {', '.join(hanging)}" if hanging else ""
-
-
-_HANGING: Final = """
-SELECT DISTINCT pg_describe_object('pg_class'::regclass, w.ev_class, 0) FROM pg_depend d
-JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
-WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND w.ev_class <> $1
-UNION SELECT conrelid::regclass::text FROM pg_constraint WHERE confrelid = $1 AND conrelid <> $1
-"""
-
-
-def _qualified(name: str) -> str:
-    return ".".join(quoting.identifier(part) for part in look.place(name).split("."))
-
-
 def _named(step: Step, runs: Sequence[Run]) -> Step:
     """
     Say of a conflict whether a later run of ours made the value, which then is to be taken back first.
@@ -228,7 +118,7 @@ def _named(step: Step, runs: Sequence[Run]) -> Step:
     later = [run.id for run in runs[place + 1 :] if (made := run.find(step.made.id)) is not None and made.is_open]
     if later:
         return replace(step, why=f"run {later[-1]} changed it after this one; take that back first, or use --all")
-    return replace(step, why=f"somebody set it after us (we had set {_shown(step.made.change['after'])})")
+    return replace(step, why=f"somebody set it after us (we had set {shown(step.made.change['after'])})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +181,18 @@ async def _make(session: Session, step: Step, done: tuple[str, ...]) -> None:
         if step.decision.verdict is Verdict.PUT_BACK and not step.sql:
             _edit_here(session.site, made.change["name"], step.decision.value)
         for statement in step.sql if step.decision.verdict is Verdict.PUT_BACK else ():
-            await session.run(statement, database=made.change["database"])
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            if made.change["kind"] == Kind.INDEX:
+                index = quoting.requoted(made.change["name"])
+                await building.carry_out(session, statement, index, database=made.change["database"])
+            else:
+                await session.run(statement, database=made.change["database"])
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+        building.NotBuilt,
+    ) as error:
         words = f"{made.id} could not be taken back: {' '.join(str(error).split())}"
         raise ApplyFailed(words, change=made.id, applied=done) from error
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from magnus.tuning import quoting
 from magnus.tuning.change import Change, Kind
+from magnus.tuning.service import wait_until
 from magnus.tuning.session import LOCK_KEY
 from tests.tuning_cluster import statements_extension
 
@@ -96,6 +97,31 @@ def test_somebody_elses_later_change_is_a_conflict_and_stays(bench: Bench):
     assert b"log_temp_files = '7MB'" in bench.auto_conf.read_bytes()
     assert b"random_page_cost" not in bench.auto_conf.read_bytes()
     assert bench.magnus("rollback", "--yes", code=1).data["undone"] == []
+
+
+def test_the_checks_know_what_was_applied(bench: Bench):
+    """A quick win from which somebody's later change leads away is drifted; an unreadable journal makes it unknown."""
+
+    def judged() -> dict[str, Any]:
+        (record,) = bench.magnus("check", "--only", "Q010", code=None).data["checks"]
+        return record
+
+    def drifted() -> list[str]:
+        return [f["evidence"] for f in judged()["findings"] if f["evidence"].startswith("drifted")]
+
+    run = bench.apply(bench.plan(bench.setting("work_mem", "9MB", quick_win=("quick-win-10",)))).data["run"]
+    assert drifted() == []
+    bench.sql("ALTER SYSTEM SET work_mem = '11MB'", "SELECT pg_reload_conf()")
+    assert wait_until(lambda: bench.sql("SHOW work_mem") == "11MB", 60.0)
+    assert drifted() == [f"drifted: 9MB was applied by run {run}, now it is 11MB"]
+    path = next(bench.journal.glob("*.jsonl"))
+    good = path.read_bytes()
+    path.write_bytes(good.replace(b"9MB", b"8MB"))
+    assert judged()["state"] == "unknown"
+    path.write_bytes(good)
+    bench.sql("ALTER SYSTEM SET work_mem = '9MB'", "SELECT pg_reload_conf()")
+    bench.magnus("rollback", "--yes")
+    assert drifted() == []
 
 
 def test_a_library_that_somebody_added_stays_loaded(bench: Bench):

@@ -13,6 +13,7 @@ import pytest
 from magnus.embedded import throwaway
 from magnus.tuning import quoting
 from magnus.tuning.change import Change, Kind
+from magnus.tuning.service import wait_until
 from magnus.tuning.setting import Context
 from tests.servers import binaries_or_skip
 from tests.tuning_cluster import Bench
@@ -120,8 +121,7 @@ def test_a_stale_plan_says_what_differs(bench: Bench):
     """The value that the plan was made from is not the one that is there."""
     plan = bench.plan(bench.setting("work_mem", "9MB"))
     bench.sql("ALTER SYSTEM SET work_mem = '6MB'", "SELECT pg_reload_conf()")
-    while bench.sql("SHOW work_mem") != "6MB":
-        pass
+    assert wait_until(lambda: bench.sql("SHOW work_mem") == "6MB", 60.0)
     said = bench.apply(plan, code=4)
     assert "work_mem was '4MB' when the plan was made and is '6MB' now" in said.err
 
@@ -242,8 +242,7 @@ def archiving(pg_version: int, tmp_path: Path) -> Iterator[Bench]:
         )
         cluster.restart_blocking()
         found.sql("SELECT pg_switch_wal()")
-        while not (archive / "calls").exists():
-            pass
+        assert wait_until((archive / "calls").exists, 60.0)
         yield found
 
 

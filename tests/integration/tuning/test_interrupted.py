@@ -11,6 +11,7 @@ import pytest
 from magnus.embedded import processes_of, running
 from magnus.tuning import quoting
 from magnus.tuning.change import Change, Kind
+from magnus.tuning.service import wait_until
 from tests.tuning_cluster import statements_extension
 from tests.tuning_faults import run_and_kill
 
@@ -113,8 +114,7 @@ def test_killed_at_the_restart_with_nobody_left_the_server_comes_back(bench: Ben
     found = running(bench.cluster.data)
     assert found is not None
     os.kill(found.pid, signal.SIGINT)
-    while processes_of(bench.cluster.data):
-        pass
+    assert wait_until(lambda: not processes_of(bench.cluster.data), 60.0)
     if end == "resume":
         assert bench.magnus("apply", "--resume", "--yes").data["outcome"] == "applied"
         assert bench.sql("SHOW max_connections") == "90"

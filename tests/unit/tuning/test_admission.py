@@ -178,3 +178,45 @@ def test_a_script_that_ships_with_magnus_needs_no_reading():
 def test_sql_that_is_not_what_the_change_says_is_refused(sql: tuple[str, ...]):
     """The digest proves that nobody erred, not who wrote it."""
     assert "does not do what the change says" in refused(plan(change("work_mem", "8MB", sql=sql)))
+
+
+INDEX = Change(
+    "index:shop.magnus_t_a@x", Kind.INDEX, "shop.magnus_t_a", None, '"shop"."t" ("a")',
+    ('CREATE INDEX CONCURRENTLY "magnus_t_a" ON "shop"."t" ("a")',), (), database="x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("is_valid", "is_made"), [(None, True), (False, True), (True, False)])
+def test_an_index_that_is_not_valid_counts_as_missing(is_valid: bool | None, is_made: bool):  # noqa: FBT001
+    """One that is there and valid is not made again."""
+    there = {} if is_valid is None else {'"shop"."magnus_t_a"': is_valid}
+    server = replace(SERVER, indexes=MappingProxyType({"x": there}))
+    found = admit(plan(INDEX), server, entries={})
+    assert (found.changes, found.present) == (((INDEX,), ()) if is_made else ((), (INDEX.id,)))
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        (('CREATE INDEX CONCURRENTLY "magnus_t_a" ON "shop"."t" (f("a"))',), "no statement that makes"),
+        (('CREATE INDEX CONCURRENTLY "magnus_t_a" ON "shop"."t" ("a") WHERE f()',), "no statement that makes"),
+        (('CREATE INDEX CONCURRENTLY "t_a" ON "shop"."t" ("a")',), "is none of ours"),
+        (('CREATE INDEX CONCURRENTLY "magnus_u_a" ON "shop"."u" ("a")',), "is not the one"),
+        (('DROP INDEX CONCURRENTLY IF EXISTS "shop"."magnus_t_a"',), "must only make indexes"),
+        (('CREATE INDEX "magnus_t_a" ON "shop"."t" ("a")',) * 2, "CONCURRENTLY"),
+        ((), "must only make indexes"),
+    ],
+)
+def test_a_change_of_an_index_does_only_what_it_says(sql: tuple[str, ...], words: str):
+    """Plain columns, a name of ours, CONCURRENTLY."""
+    assert words in refused(plan(replace(INDEX, sql=sql)))
+
+
+def test_only_an_index_of_ours_is_dropped():
+    """And one at a time."""
+    one = 'DROP INDEX CONCURRENTLY IF EXISTS "shop"."magnus_t_a"'
+    drop = replace(INDEX, before="CREATE INDEX …", after=None)
+    there = replace(SERVER, indexes=MappingProxyType({"x": {'"shop"."magnus_t_a"': True}}))
+    assert admit(plan(replace(drop, sql=(one,))), there, entries={}).changes == (replace(drop, sql=(one,)),)
+    assert "is none of ours" in refused(plan(replace(drop, sql=(one.replace("magnus_", ""),))))
+    assert "one index and no more" in refused(plan(replace(drop, sql=(one, one))))

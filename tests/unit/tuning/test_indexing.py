@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from magnus.tuning.change import Kind
-from magnus.tuning.indexing import Key, Proposal, Scan, Statement, change_of, drop_of, judged, merged, scans, why_not
+from magnus.tuning.index_change import change_of, drop_of, judged
+from magnus.tuning.indexing import Key, Proposal, Scan, Statement, merged, scans, why_not
 from tests.unit.tuning.snapshots import index, table
 
 

@@ -139,3 +139,24 @@ def test_what_is_no_setting_is_a_comment_outside_of_sql():
         assert all(line.startswith("#") for line in lines if line != "set -eu")
         assert any("CREATE TABLE x (" in line for line in lines)
     assert "CREATE TABLE x (\n  a int\n);" in targets.render(plan, Name.ALTER_SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("trades_a", '"public"."trades_a"'),
+        ("shop.trades_a", '"shop"."trades_a"'),
+        ('"Odd.s"."T""x"', '"Odd.s"."T""x"'),
+        ('shop."At"', '"shop"."At"'),
+    ],
+)
+def test_a_written_name_is_quoted_in_all_its_parts(text: str, quoted: str):
+    """As `written` writes it, with a schema or in public."""
+    assert quoting.requoted(text) == quoted
+
+
+@pytest.mark.parametrize("text", ["", "a.b.c", 'a"b', "a b", "a; DROP TABLE b", '"a', "a."])
+def test_what_is_no_written_name_is_refused(text: str):
+    """Nothing is guessed."""
+    with pytest.raises(ConfigError):
+        quoting.requoted(text)

@@ -28,7 +28,9 @@ def _on_server(number: int, what: str) -> Callable[[Snapshot], Verdict]:
     def judge(seen: Snapshot) -> Verdict:
         planned = [row for row in seen.rows("planned") if name in row["quick_win"]]
         applied = seen.parts.get("applied", ())
-        ours = [] if isinstance(applied, Missing) else [row for row in applied if name in row["quick_win"]]
+        if isinstance(applied, Missing):
+            raise Unseen(applied.reason)
+        ours = [row for row in applied if name in row["quick_win"]]
         drifted = [row for row in ours if row["now"] != row["after"]]
         found = [_drifted(row) for row in drifted]
         away = {row["id"] for row in drifted}
