@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from tests.faults.stage import Row
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-KEPT, PAGE = DOCS / "faults.json", DOCS / "faults.md"
+KEPT = Path(__file__).with_name("results.json")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 _INTRO = """# Faults, and how the layer stood them
 
 `make faults` plays them on real servers, switches each protection off, and writes this page. What each verdict means,
@@ -112,7 +112,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def write(rows: Sequence[Row], mutants: Sequence[dict[str, Any]], *, kept: Path = KEPT, to: Path = PAGE) -> None:
     """
-    Keep the results beside the page, and write the page.
+    Keep the results, and write the page.
     """
     result = merged(json.loads(kept.read_text()) if kept.exists() else {}, rows, mutants)
     kept.write_text(json.dumps(result, indent=1) + "\n")
