@@ -47,6 +47,7 @@ FAULTS: tuple[tuple[int, Any], ...] = (
     (3, durability.async_loss),
     (4, durability.sync_crash),
     (5, durability.sync_cancel),
+    (6, durability.ids_used_again),
     (7, partial(durability.zombie, is_synchronous=True)),
     (7, partial(durability.zombie, is_synchronous=False)),
     (8, durability.swallowed),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from magnus import CommitRolledBack, Database, _commit
+from magnus.embedded import throwaway
 from magnus.testing import COMMIT, Action, Direction, Rule, Word, frozen, kill, read, until_replayed
 from tests.faults.couple import couple
 from tests.faults.stage import ROOT, Row, Writers, configured, once, patched, proxied, timed
@@ -107,6 +108,45 @@ async def _repeat(stage: Stage, db: Database, book: Book, lost: tuple[str, ...],
         await resolve(db, key, chance)
     once = "SELECT count(*) FROM (SELECT FROM effect WHERE key = ANY($1) GROUP BY key HAVING count(*) = 1) AS once"
     return int(await book.ask(once, list(lost)))
+
+
+async def ids_used_again(stage: Stage, *, resolve=once) -> Row:
+    """
+    The server crashes, and gives out the id of a transaction that it lost again: same files, same timeline.
+
+    Asked whether that id was committed it says yes, of another transaction. The key tells the truth.
+    """
+    row = Row(6, "ids used again after a crash, same timeline", cycles=stage.times(20, 2))
+    lies = 0
+    async with throwaway(stage.cluster.binaries) as cluster:
+        book = await stage.book(cluster)
+        async with Database(configured(book.dsn(), min_pool_size=1)) as db:
+            for number in range(row.cycles):
+                key = f"lost {number}"
+                async with cluster.connect(database=book.name) as con:
+                    await con.execute("BEGIN; INSERT INTO effect VALUES ('of nobody', 1, 2, 0)")
+                    XIDS[key] = await con.fetchval("SELECT pg_current_xact_id()::text")
+                    await kill(cluster)
+                    con.terminate()
+                await cluster.start()
+                for _ in range(4):
+                    await book.ask("SELECT pg_current_xact_id()")
+                status = await book.ask("SELECT pg_xact_status($1::text::xid8)", XIDS[key])
+                lies += status == "committed"
+                await resolve(db, key, random.Random(number))
+        stored = await book.ask("SELECT count(*) FROM effect WHERE key LIKE 'lost %'")
+        row.acknowledged = row.cycles
+        row.lost = row.cycles - await book.ask("SELECT count(DISTINCT key) FROM effect WHERE key LIKE 'lost %'")
+        row.doubled = stored - (row.cycles - row.lost)
+    row.figures["ids called committed, whose transactions were lost"] = lies
+    row.expect(lies, "no id was used again, so nothing was shown")
+    row.expect(not row.lost, f"lost: {row.lost}")
+    row.expect(not row.doubled, f"doubled: {row.doubled}")
+    return row
+
+
+XIDS: dict[str, str] = {}
+"""Ids of the transactions of keys, for mutants that believe in them."""
 
 
 async def sync_crash(stage: Stage) -> Row:
