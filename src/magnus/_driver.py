@@ -159,6 +159,14 @@ def sqlstate_of(error: BaseException) -> str | None:
     return cast("str | None", getattr(error, "sqlstate", None))
 
 
+def is_outdated_plan(error: BaseException) -> bool:
+    """
+    Say whether a statement failed only because it was prepared before a change of the schema. All connections fail so
+    at once, and none a second time.
+    """
+    return isinstance(error, asyncpg.InvalidCachedStatementError)
+
+
 def chain(error: BaseException) -> Iterator[BaseException]:
     """
     Walk an error, its causes and its contexts.
