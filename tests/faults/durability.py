@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections import Counter
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -240,7 +241,20 @@ async def _by_cancel(db: Database, book: Book, key: str) -> tuple[float, str]:
         return time.monotonic() - began, "CancelledError"
 
 
-async def _by_operator(db: Database, book: Book, key: str) -> tuple[float, str]:
+async def _of_a_statement(db: Database, book: Book, key: str) -> tuple[float, str]:
+    """
+    A statement outside any transaction commits by itself, and waits as well.
+    """
+    task = asyncio.ensure_future(timed(db.execute("INSERT INTO done VALUES ($1)", key, timeout=10.0)))
+    mine = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT INTO done%'"
+    while not task.done() and (pid := await book.ask(mine)) is None:  # noqa: ASYNC110  # the server tells nobody
+        await asyncio.sleep(0.02)
+    if not task.done():
+        await book.ask("SELECT pg_cancel_backend($1)", pid)
+    return await task
+
+
+async def _by_operator(db: Database, book: Book, key: str, deed: str = "pg_cancel_backend") -> tuple[float, str]:
     pid = asyncio.get_running_loop().create_future()
 
     async def work() -> None:
@@ -254,12 +268,14 @@ async def _by_operator(db: Database, book: Book, key: str) -> tuple[float, str]:
     while not task.done() and not await book.ask(waits, pid.result()):  # noqa: ASYNC110  # the server tells nobody
         await asyncio.sleep(0.02)
     if not task.done():
-        await book.ask("SELECT pg_cancel_backend($1)", pid.result())
+        await book.ask(f"SELECT {deed}($1)", pid.result())
     return await task
 
 
 _IMPATIENT = (
-    ("deadline", _by_deadline), ("asyncio.timeout", _by_scope), ("cancel", _by_cancel), ("operator", _by_operator)
+    ("deadline", _by_deadline), ("asyncio.timeout", _by_scope), ("cancel", _by_cancel), ("operator", _by_operator),
+    ("operator who ends it", partial(_by_operator, deed="pg_terminate_backend")),
+    ("operator, of a statement by itself", _of_a_statement),
 )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ async def _believing(con: Any, *, last: str = "", **_: Any) -> None:
         await con.execute(f"{last}; COMMIT" if last else "COMMIT")
 
 
-def _deaf(self: Any, _con: object, message: object) -> None:
+def _deaf(self: Any, fields: object, last_query: str) -> None:
     """
     The server's warning that it gave up waiting for the standby is not heard.
     """
@@ -147,7 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         "The server's warning that it stopped waiting for the standby is heard",
-        _patch(_driver.CommitNotices, "_hear", _deaf), durability.sync_cancel,
+        _patch(_driver.PooledConnection, "_process_log_message", _deaf), durability.sync_cancel,
     ),
     Mutant(
         "The key is believed, not the transaction's id",
