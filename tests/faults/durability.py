@@ -245,9 +245,10 @@ async def _of_a_statement(db: Database, book: Book, key: str) -> tuple[float, st
     """
     A statement outside any transaction commits by itself, and waits as well.
     """
-    task = asyncio.ensure_future(timed(db.execute("INSERT INTO done VALUES ($1)", key, timeout=10.0)))
-    mine = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query LIKE 'INSERT INTO done%'"
-    while not task.done() and (pid := await book.ask(mine)) is None:  # noqa: ASYNC110  # the server tells nobody
+    insert = f"INSERT INTO done VALUES ($1) /* {key} */"
+    task = asyncio.ensure_future(timed(db.execute(insert, key, timeout=10.0)))
+    mine = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = $1"
+    while not task.done() and (pid := await book.ask(mine, insert)) is None:  # noqa: ASYNC110  # the server tells nobody
         await asyncio.sleep(0.02)
     if not task.done():
         await book.ask("SELECT pg_cancel_backend($1)", pid)
