@@ -18,8 +18,9 @@ KEPT = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 _INTRO = """# Faults, and how the layer stood them
 
-`make faults` plays them on real servers, switches each protection off, and writes this page. What each verdict means,
-and how to play one of them: [Break it on purpose](testing-faults.md).
+`make faults FAULTS=--write` (`python -m tests.faults.campaign --write`) plays them on real servers, switches each
+protection off, and writes this page. Bounds of time are those of a machine that does nothing else. What each verdict
+means, and how to play one of them: [Break it on purpose](testing-faults.md).
 """
 _COLUMNS = (
     "fault", "PostgreSQL", "standby", "cycles", "acknowledged", "unknown", "lost", "doubled", "longest call", "verdict",
