@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,12 +60,13 @@ def page(kept: dict[str, Any]) -> str:
     lost = sum(row["lost"] for row in rows if row["mode"] != "async")
     window = sum(row["lost"] for row in rows if row["mode"] == "async")
     acknowledged, doubled = (sum(row[name] for row in rows) for name in ("acknowledged", "doubled"))
-    stood = sum(row["verdict"] == "stood" for row in rows)
+    verdicts = Counter(row["verdict"] for row in rows)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items(), reverse=True))
     caught = sum(mutant["caught"] for mutant in mutants)
     totals = f"""- Played on PostgreSQL {servers}; {on}.
 - {acknowledged} units acknowledged: {lost} lost, {doubled} doubled. Asynchronous standbys lost {window} more at their
   promotions, which no client can prevent.
-- {stood} of {len(rows)} faults stood; {caught} of {len(mutants)} mutants caught."""
+- {len(rows)} faults: {told}; {caught} of {len(mutants)} mutants caught."""
     return "\n".join([
         _INTRO,
         totals,
