@@ -51,7 +51,6 @@ class FakeConnection:
         self.replies = {}
         self.is_terminated = False
         self.status = "idle"
-        self.listeners = []
         self.version = version
 
     async def execute(self, query, *args, timeout=None):
@@ -91,12 +90,6 @@ class FakeConnection:
 
     def get_server_version(self):
         return SimpleNamespace(major=self.version)
-
-    def add_log_listener(self, listener):
-        self.listeners.append(listener)
-
-    def remove_log_listener(self, listener):
-        self.listeners.remove(listener)
 
 
 def lease_of(con, lane):

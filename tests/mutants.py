@@ -839,9 +839,9 @@ MUTANTS = (
         "unit/test_commit.py::test_a_cancellation_waits_for_the_answer",
     ),
     unit(
-        "A COMMIT that is not answered has an unknown outcome", "_commit.py",
-        "if is_unreplicated:", "if False:",
-        "unit/test_commit.py::test_a_commit_that_did_not_reach_the_standby_is_unknown",
+        "A COMMIT that is not answered has an unknown outcome", "_driver.py",
+        'if fields.get("R") == _WAIT_FOR_STANDBY:', "if False:",
+        "unit/test_driver.py::test_what_the_server_alone_has_is_not_done",
     ),
     unit(
         "A unit that happens once has a key that somebody else may have", "once.py",

@@ -114,9 +114,8 @@ async def commit(
         asyncpg.InterfaceError: the connection was gone before COMMIT could be sent; nothing was stored.
     """
     _check_open(con)
-    notices = _driver.CommitNotices.on(con)
     text = f"{last}; COMMIT" if last else "COMMIT"
-    work = _Undeterred(con.execute(text) if notices.is_lasting else con.execute(text, timeout=limit + _BEYOND))
+    work = _Undeterred(con.execute(text, timeout=limit + _BEYOND) if _driver.has_timer(con) else con.execute(text))
     cut: asyncio.TimerHandle | None = None
     is_swept = sweep is not None and watch is not None and sweep.guard(watch, limit, con.terminate)
     if not is_swept:
@@ -126,13 +125,12 @@ async def commit(
     except Exception as error:  # noqa: BLE001  # every one is raised again, under its right name
         _judge_error(error, con)
     else:
-        _judge_tag(tag, is_unreplicated=notices.is_unreplicated)
+        _judge_tag(tag)
     finally:
         if cut is not None:
             cut.cancel()
         elif watch is not None:
             watch.leave()
-        notices.end(con)
     if work.cancelled is not None:
         work.cancelled.add_note("magnus: COMMIT had been sent before this cancellation, and was acknowledged")
         raise work.cancelled
@@ -152,18 +150,16 @@ def _judge_error(error: Exception, con: Connection) -> NoReturn:
     if _is_unfit(error):
         con.terminate()
         raise asyncpg.InterfaceError(_NOT_SENT) from error
-    if _is_definite(error, con):
+    # Committed here, and perhaps nowhere else, is an answer too: the connection is fit.
+    if isinstance(error, OutcomeUnknown) or _is_definite(error, con):
         raise error
     con.terminate()
     raise OutcomeUnknown from error
 
 
-def _judge_tag(tag: str, *, is_unreplicated: bool) -> None:
+def _judge_tag(tag: str) -> None:
     if tag == "ROLLBACK":
         raise CommitRolledBack
-    if is_unreplicated:
-        # Committed here, and perhaps nowhere else: somebody called the wait for the standby off.
-        raise OutcomeUnknown
     if tag != "COMMIT":
         raise DatabaseError(f"COMMIT was answered with {tag!r}", phase="commit")
 

@@ -18,7 +18,7 @@ import asyncpg
 from magnus._driver_fast import FastConnection
 from magnus._effects import FULL_RESET
 from magnus._hosts import STAGGER, NoHost, first_of
-from magnus.errors import ConnectError, DatabaseError, PoolError
+from magnus.errors import ConnectError, DatabaseError, OutcomeUnknown, PoolError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -185,21 +185,20 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 class PooledConnection(FastConnection):
     """
-    The driver's connection, which shares cache drops with its siblings and resets what RESET ALL leaves behind.
+    The driver's connection, which shares cache drops with its siblings, resets what RESET ALL leaves behind, and does
+    not call a write done that nobody but its server has.
     """
 
-    __slots__ = ("commit_notices", "siblings")
+    __slots__ = ("siblings",)
 
     siblings: Callable[[], Iterable[Connection]]
-    commit_notices: CommitNotices
 
-    async def reset(self, *, timeout: float | None = None) -> None:
-        """
-        Reset the session as the driver does, listeners included.
-        """
-        if hasattr(self, "commit_notices"):
-            del self.commit_notices
-        await super().reset(timeout=timeout)
+    def _process_log_message(self, fields: Mapping[str, str], last_query: str) -> None:
+        # The server gave up waiting for its standby and is about to report success. What is raised here fails the
+        # operation under way, whether it is COMMIT or a statement that commits by itself.
+        if fields.get("R") == _WAIT_FOR_STANDBY:
+            raise OutcomeUnknown
+        super()._process_log_message(fields, last_query)  # type: ignore[misc]  # the stubs leave it out
 
     def get_reset_query(self) -> str:
         """
@@ -226,50 +225,11 @@ class PooledConnection(FastConnection):
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # where the server warns from; its words are translated, this is not
 
 
-class CommitNotices:
+def has_timer(con: Connection) -> bool:
     """
-    Hears whether the server gave up waiting for its standby during a COMMIT.
-
-    It stays on a connection of the pool's until the next reset, because coming and going costs more than hearing.
-
-    Attributes:
-        is_unreplicated: It did, since `on`.
-        is_lasting: The connection is the pool's, opened without a timer of the driver's own for each statement.
+    Say whether the driver sets a timer of its own for a statement that is given none.
     """
-
-    __slots__ = ("is_lasting", "is_unreplicated")
-
-    def __init__(self, *, is_lasting: bool) -> None:
-        self.is_lasting = is_lasting
-        self.is_unreplicated = False
-
-    @classmethod
-    def on(cls, con: Connection) -> CommitNotices:
-        """
-        Begin to hear.
-        """
-        kept: CommitNotices | None = getattr(con, "commit_notices", None)
-        if kept is not None:
-            kept.is_unreplicated = False
-            return kept
-        config = getattr(con, "_config", None)
-        has_timer = config is None or config.command_timeout is not None
-        found = cls(is_lasting=isinstance(con, PooledConnection) and not has_timer)
-        con.add_log_listener(found._hear)
-        if isinstance(con, PooledConnection) and found.is_lasting:
-            con.commit_notices = found
-        return found
-
-    def end(self, con: Connection) -> None:
-        """
-        Leave a connection that is not the pool's.
-        """
-        if not self.is_lasting and not con.is_closed():
-            con.remove_log_listener(self._hear)
-
-    def _hear(self, _con: object, message: asyncpg.PostgresLogMessage) -> None:
-        if getattr(message, "server_source_function", None) == _WAIT_FOR_STANDBY:
-            self.is_unreplicated = True
+    return not isinstance(con, PooledConnection) or con._config.command_timeout is not None  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 async def driver_connect(*, hosts: list[tuple[str, int | None]] | None = None, **arguments: Any) -> Connection:

@@ -91,6 +91,9 @@ class OutcomeUnknown(DatabaseError):
     """
     COMMIT was sent and no reply came: the transaction is stored, or it is not. Ask the key, do not repeat blindly.
 
+    Also raised when somebody called off the wait for a synchronous standby, for COMMIT and for a statement outside any
+    transaction: what its server has stored may be gone with that server.
+
     Attributes:
         key: The idempotency key of the unit of work, when it had one.
         xid: The transaction's id, when it was asked for.

@@ -4,7 +4,8 @@ Theory of operation. The key is claimed by the transaction that does the work, i
 the answer is stored in the same round trip as its COMMIT: both are there or neither is. The unique key makes a second
 transaction wait for the first and then find its row. After a COMMIT without an answer the unit is simply begun again:
 either the row is there and holds the answer, or it is not and nothing had happened. No transaction id is asked about:
-after a failover the server may call one committed that was lost.
+after a failover, and after a crash on the same timeline, a server gives the ids of lost transactions out again, and
+calls them committed.
 
 An answer that was found is given only after a COMMIT of the finder's own. Somebody may have called off the first
 one's wait for its standby, and what a standby has not got may be gone tomorrow; a later COMMIT that was waited for

@@ -47,6 +47,7 @@ FAULTS: tuple[tuple[int, Any], ...] = (
     (3, durability.async_loss),
     (4, durability.sync_crash),
     (5, durability.sync_cancel),
+    (6, durability.ids_used_again),
     (7, partial(durability.zombie, is_synchronous=True)),
     (7, partial(durability.zombie, is_synchronous=False)),
     (8, durability.swallowed),
@@ -176,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=_numbers, default=[], help="numbers of faults, e.g. 1,2; 10 is the mutants")
     parser.add_argument("--pg", type=_versions, default="18,15", help="versions of PostgreSQL")
     parser.add_argument("--json", type=Path, help="write the table there too")
-    parser.add_argument("--write", action="store_true", help="write docs/faults.md, and docs/faults.json beside it")
+    parser.add_argument("--write", action="store_true", help="keep the results and write docs/faults.md")
     given = parser.parse_args(arguments)
     if given.write and given.short:
         parser.error("the page is of the full form: --write without --short")

@@ -8,12 +8,14 @@ import random
 import sys
 import time
 from collections import Counter
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 import asyncpg
 
 from magnus import CommitRolledBack, Database, _commit
+from magnus.embedded import throwaway
 from magnus.testing import COMMIT, Action, Direction, Rule, Word, frozen, kill, read, until_replayed
 from tests.faults.couple import couple
 from tests.faults.stage import ROOT, Row, Writers, configured, once, patched, proxied, timed
@@ -109,6 +111,45 @@ async def _repeat(stage: Stage, db: Database, book: Book, lost: tuple[str, ...],
     return int(await book.ask(once, list(lost)))
 
 
+async def ids_used_again(stage: Stage, *, resolve=once) -> Row:
+    """
+    The server crashes, and gives out the id of a transaction that it lost again: same files, same timeline.
+
+    Asked whether that id was committed it says yes, of another transaction. The key tells the truth.
+    """
+    row = Row(6, "ids used again after a crash, same timeline", cycles=stage.times(20, 2))
+    lies = 0
+    async with throwaway(stage.cluster.binaries) as cluster:
+        book = await stage.book(cluster)
+        async with Database(configured(book.dsn(), min_pool_size=1)) as db:
+            for number in range(row.cycles):
+                key = f"lost {number}"
+                async with cluster.connect(database=book.name) as con:
+                    await con.execute("BEGIN; INSERT INTO effect VALUES ('of nobody', 1, 2, 0)")
+                    XIDS[key] = await con.fetchval("SELECT pg_current_xact_id()::text")
+                    await kill(cluster)
+                    con.terminate()
+                await cluster.start()
+                while int(await book.ask("SELECT pg_current_xact_id()::text")) <= int(XIDS[key]):
+                    pass  # others use ids too
+                status = await book.ask("SELECT pg_xact_status($1::text::xid8)", XIDS[key])
+                lies += status == "committed"
+                await resolve(db, key, random.Random(number))
+        stored = await book.ask("SELECT count(*) FROM effect WHERE key LIKE 'lost %'")
+        row.acknowledged = row.cycles
+        row.lost = row.cycles - await book.ask("SELECT count(DISTINCT key) FROM effect WHERE key LIKE 'lost %'")
+        row.doubled = stored - (row.cycles - row.lost)
+    row.figures["ids called committed, whose transactions were lost"] = lies
+    row.expect(lies, "no id was used again, so nothing was shown")
+    row.expect(not row.lost, f"lost: {row.lost}")
+    row.expect(not row.doubled, f"doubled: {row.doubled}")
+    return row
+
+
+XIDS: dict[str, str] = {}
+"""Ids of the transactions of keys, for mutants that believe in them."""
+
+
 async def sync_crash(stage: Stage) -> Row:
     """
     The primary is killed and the synchronous standby takes over, again and again, while eight clients write.
@@ -200,7 +241,21 @@ async def _by_cancel(db: Database, book: Book, key: str) -> tuple[float, str]:
         return time.monotonic() - began, "CancelledError"
 
 
-async def _by_operator(db: Database, book: Book, key: str) -> tuple[float, str]:
+async def _of_a_statement(db: Database, book: Book, key: str) -> tuple[float, str]:
+    """
+    A statement outside any transaction commits by itself, and waits as well.
+    """
+    insert = f"INSERT INTO done VALUES ($1) /* {key} */"
+    task = asyncio.ensure_future(timed(db.execute(insert, key, timeout=10.0)))
+    mine = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND query = $1"
+    while not task.done() and (pid := await book.ask(mine, insert)) is None:  # noqa: ASYNC110  # the server tells nobody
+        await asyncio.sleep(0.02)
+    if not task.done():
+        await book.ask("SELECT pg_cancel_backend($1)", pid)
+    return await task
+
+
+async def _by_operator(db: Database, book: Book, key: str, deed: str = "pg_cancel_backend") -> tuple[float, str]:
     pid = asyncio.get_running_loop().create_future()
 
     async def work() -> None:
@@ -214,12 +269,14 @@ async def _by_operator(db: Database, book: Book, key: str) -> tuple[float, str]:
     while not task.done() and not await book.ask(waits, pid.result()):  # noqa: ASYNC110  # the server tells nobody
         await asyncio.sleep(0.02)
     if not task.done():
-        await book.ask("SELECT pg_cancel_backend($1)", pid.result())
+        await book.ask(f"SELECT {deed}($1)", pid.result())
     return await task
 
 
 _IMPATIENT = (
-    ("deadline", _by_deadline), ("asyncio.timeout", _by_scope), ("cancel", _by_cancel), ("operator", _by_operator)
+    ("deadline", _by_deadline), ("asyncio.timeout", _by_scope), ("cancel", _by_cancel), ("operator", _by_operator),
+    ("operator who ends it", partial(_by_operator, deed="pg_terminate_backend")),
+    ("operator, of a statement by itself", _of_a_statement),
 )  # fmt: skip
 
 

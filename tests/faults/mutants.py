@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from magnus import Database, _commit, _driver
+from magnus import Database, _commit, _driver, retry
+from magnus._backoff import Budget
+from magnus._hosts import first_of
 from magnus.pool import _keeper, _state
 from magnus.pool._codel import Codel
+from magnus.pool._operations import Operations
 from magnus.pool._sweep import Sweep
 from tests.faults import detection, durability, overload
 from tests.faults.stage import Row, keyed, keyless, move, patched
@@ -69,13 +72,10 @@ async def _believing(con: Any, *, last: str = "", **_: Any) -> None:
         await con.execute(f"{last}; COMMIT" if last else "COMMIT")
 
 
-def _deaf(self: Any, _con: object, message: object) -> None:
+def _deaf(self: Any, fields: object, last_query: str) -> None:
     """
     The server's warning that it gave up waiting for the standby is not heard.
     """
-
-
-XIDS: dict[str, str] = {}
 
 
 async def remembering(db: Database, key: str, chance: random.Random) -> bool:
@@ -85,16 +85,17 @@ async def remembering(db: Database, key: str, chance: random.Random) -> bool:
     async with db.transaction() as tx:
         claimed = await tx.fetchval("INSERT INTO done VALUES ($1) ON CONFLICT DO NOTHING RETURNING key", key)
         if claimed is not None:
-            XIDS[key] = await tx.fetchval("SELECT pg_current_xact_id()::text")
+            durability.XIDS[key] = await tx.fetchval("SELECT pg_current_xact_id()::text")
             await move(tx, key, chance)
     return claimed is None
 
 
 async def by_xid(db: Database, key: str, chance: random.Random) -> bool:
     """
-    Repeat a unit unless the server says that its transaction is committed; on another timeline that is another's id.
+    Repeat a unit unless the server says that its transaction is committed; after a failover or a crash that may be
+    another's id.
     """
-    if await db.fetchval("SELECT pg_xact_status($1::text::xid8)", XIDS[key]) == "committed":
+    if await db.fetchval("SELECT pg_xact_status($1::text::xid8)", durability.XIDS[key]) == "committed":
         return True
     return await remembering(db, key, chance)
 
@@ -146,11 +147,31 @@ MUTANTS = (
     ),
     Mutant(
         "The server's warning that it stopped waiting for the standby is heard",
-        _patch(_driver.CommitNotices, "_hear", _deaf), durability.sync_cancel,
+        _patch(_driver.PooledConnection, "_process_log_message", _deaf), durability.sync_cancel,
     ),
     Mutant(
         "The key is believed, not the transaction's id",
         nullcontext, partial(durability.async_loss, unit=remembering, resolve=by_xid),
+    ),
+    Mutant(
+        "The key is believed, not the id on the same timeline",
+        nullcontext, partial(durability.ids_used_again, resolve=by_xid),
+    ),
+    Mutant(
+        "Reads that are declared so are repeated",
+        _patch(retry, "may_repeat", lambda *_, **__: False), detection.immediate_restart,
+    ),
+    Mutant(
+        "Repeats have a budget",
+        _patch(Budget, "take", lambda *_, **__: True), overload.everything_fails,
+    ),
+    Mutant(
+        "A write that meets a standby has all connections replaced",
+        _patch(Operations, "refused_write", lambda *_: None), detection.read_only_node,
+    ),
+    Mutant(
+        "The next host is tried while the first one is silent",
+        _patch(_driver, "first_of", partial(first_of, stagger=60.0)), detection.first_host_silent,
     ),
     Mutant(
         "A statement ends at its deadline",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
     from tests.faults.stage import Row
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-KEPT, PAGE = DOCS / "faults.json", DOCS / "faults.md"
+KEPT = Path(__file__).with_name("results.json")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
 _INTRO = """# Faults, and how the layer stood them
 
-`make faults` plays them on real servers, switches each protection off, and writes this page. What each verdict means,
-and how to play one of them: [Break it on purpose](testing-faults.md).
+`make faults FAULTS=--write` (`python -m tests.faults.campaign --write`) plays them on real servers, switches each
+protection off, and writes this page. Bounds of time are those of a machine that does nothing else. What each verdict
+means, and how to play one of them: [Break it on purpose](testing-faults.md).
 """
 _COLUMNS = (
     "fault", "PostgreSQL", "standby", "cycles", "acknowledged", "unknown", "lost", "doubled", "longest call", "verdict",
@@ -58,12 +60,13 @@ def page(kept: dict[str, Any]) -> str:
     lost = sum(row["lost"] for row in rows if row["mode"] != "async")
     window = sum(row["lost"] for row in rows if row["mode"] == "async")
     acknowledged, doubled = (sum(row[name] for row in rows) for name in ("acknowledged", "doubled"))
-    stood = sum(row["verdict"] == "stood" for row in rows)
+    verdicts = Counter(row["verdict"] for row in rows)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items(), reverse=True))
     caught = sum(mutant["caught"] for mutant in mutants)
     totals = f"""- Played on PostgreSQL {servers}; {on}.
 - {acknowledged} units acknowledged: {lost} lost, {doubled} doubled. Asynchronous standbys lost {window} more at their
   promotions, which no client can prevent.
-- {stood} of {len(rows)} faults stood; {caught} of {len(mutants)} mutants caught."""
+- {len(rows)} faults: {told}; {caught} of {len(mutants)} mutants caught."""
     return "\n".join([
         _INTRO,
         totals,
@@ -112,7 +115,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def write(rows: Sequence[Row], mutants: Sequence[dict[str, Any]], *, kept: Path = KEPT, to: Path = PAGE) -> None:
     """
-    Keep the results beside the page, and write the page.
+    Keep the results, and write the page.
     """
     result = merged(json.loads(kept.read_text()) if kept.exists() else {}, rows, mutants)
     kept.write_text(json.dumps(result, indent=1) + "\n")

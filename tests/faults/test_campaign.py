@@ -100,7 +100,7 @@ def test_pieces_that_were_played_at_different_times_make_one_page(tmp_path):
     assert "PostgreSQL 18.6, 15.18" in text
 
 
-def test_the_page_is_the_one_of_the_results_beside_it():
+def test_the_page_is_the_one_of_the_results_that_were_kept():
     assert page.PAGE.read_text() == page.page(json.loads(page.KEPT.read_text()))
 
 

@@ -377,8 +377,18 @@ async def test_a_connection_lost_before_commit_is_rolled_back(db):
     assert await db.fetchval(COUNT) == 0
 
 
-async def test_a_commit_without_its_standby_is_unknown(db, server, dsn):
-    """Synchronous replication: an operator calls the wait off, the server says COMMIT; the layer does not."""
+async def in_a_transaction(db):
+    async with db.transaction() as tx:
+        await tx.execute("INSERT INTO t VALUES (1)")
+
+
+async def by_itself(db):
+    await db.execute("INSERT INTO t VALUES ($1)", 1)
+
+
+@pytest.mark.parametrize("write", [in_a_transaction, by_itself])
+async def test_a_write_without_its_standby_is_unknown(db, server, dsn, write):
+    """Synchronous replication: an operator calls the wait off, the server reports success; the layer does not."""
     admin = await asyncpg.connect(dsn, server_settings={"synchronous_commit": "off"})
     await admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'ghost'")
     await admin.execute("SELECT pg_reload_conf()")
@@ -386,18 +396,16 @@ async def test_a_commit_without_its_standby_is_unknown(db, server, dsn):
     async def waiting():
         return await admin.fetchval("SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 
-    async def work():
-        async with db.transaction() as tx:
-            await tx.execute("INSERT INTO t VALUES (1)")
-
     try:
         await until(lambda: equals("ghost", admin.fetchval, "SHOW synchronous_standby_names"))
-        task = asyncio.create_task(work())
+        task = asyncio.create_task(write(db))
         await until(waiting)
-        task.cancel()
+        if write is in_a_transaction:
+            task.cancel()
         await admin.execute("SELECT pg_cancel_backend($1)", await waiting())
         with pytest.raises(OutcomeUnknown):
             await task
+        assert await db.fetchval(COUNT) == 1
     finally:
         await admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
         await admin.execute("SELECT pg_reload_conf()")

@@ -13,12 +13,13 @@ from magnus._driver import (
     AlreadyReleased,
     Opener,
     PoolClosed,
+    PooledConnection,
     arrival_probe,
     connect_error,
     guard_socket,
     is_connection_lost,
 )
-from magnus.errors import ConnectError, PoolError
+from magnus.errors import ConnectError, OutcomeUnknown, PoolError
 from tests.unit.pool.fake_driver import FakeConnection, FakeDriver
 
 
@@ -201,6 +202,16 @@ class Wire:
     def get_extra_info(self, name):
         assert name == "socket"
         return self._sock
+
+
+def test_what_the_server_alone_has_is_not_done():
+    """It warns before it reports success, in words of any language; other warnings are nothing to us."""
+    con = object.__new__(PooledConnection)
+    con._log_listeners, con._aborted = set(), True
+
+    with pytest.raises(OutcomeUnknown):
+        con._process_log_message({"S": "WARNUNG", "R": "SyncRepWaitForLSN"}, "COMMIT")
+    con._process_log_message({"S": "WARNING", "R": "exec_stmt_raise"}, "COMMIT")
 
 
 def test_tcp_sockets_are_guarded():
