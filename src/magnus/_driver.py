@@ -477,6 +477,18 @@ def _socket(con: Connection) -> socket.socket | None:
     return None if transport is None else transport.get_extra_info("socket")
 
 
+def place_of(con: object) -> tuple[str, int | None, str]:
+    """
+    Return where a connection goes, in the words it was opened with: address, port, database. A unix socket's path has
+    no port.
+    """
+    address = getattr(con, "_addr", "")
+    database = getattr(getattr(con, "_params", None), "database", None) or ""
+    return (
+        (str(address[0]), int(address[1]), database) if isinstance(address, tuple) else (str(address), None, database)
+    )
+
+
 def ends_of(con: Connection) -> tuple[str, int | None, int | None]:
     """
     Return where a connection ends: the other end's IP and port, and the own port. With a unix socket its folder, and

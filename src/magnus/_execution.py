@@ -7,6 +7,7 @@ over.
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -14,9 +15,10 @@ import asyncpg
 
 from magnus import _commit
 from magnus._catalogue import CLEAN
-from magnus._driver import is_on_standby, is_read_only_by_default
+from magnus._driver import is_on_standby, is_read_only_by_default, place_of
 from magnus._normalise import normalised
 from magnus._trace import SessionTrace
+from magnus._watching import Statement
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.lanes import current
 from magnus.observe import QueryTimedOut
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from magnus._terms import Terms
     from magnus.lanes import QueryPriority
     from magnus.pool import Lease, Pool
+    from magnus.retry import Attempts
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
@@ -71,7 +74,7 @@ class Execution:
         is_released: The lease was given back; the connection is somebody else's.
         is_late: A statement was abandoned, and the server may still be at it.
         asked_at: When the lease was asked for (monotonic seconds), 0.0 when nobody noted it.
-        attempts: Units of work that were begun for it, this one included.
+        unit: What there was of the unit that it works for, None for one that cannot be repeated.
         trace: What statements may have left in the session; None where it is reset whatever they did.
     """
 
@@ -79,7 +82,6 @@ class Execution:
         "_lease",
         "_pool",
         "asked_at",
-        "attempts",
         "deadline",
         "is_late",
         "is_released",
@@ -91,6 +93,7 @@ class Execution:
         "terms",
         "trace",
         "transactions",
+        "unit",
     )
 
     def __init__(self, pool: Pool, lease: Lease, terms: Terms) -> None:
@@ -108,7 +111,7 @@ class Execution:
         self.is_released = False
         self.is_late = False
         self.asked_at = 0.0
-        self.attempts = 1
+        self.unit: Attempts | None = None
 
     async def give_back(self, *, is_known: bool = True) -> None:
         """
@@ -292,6 +295,8 @@ class Execution:
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
                 self.was_slow(call.__name__, text, args, seconds, result)
+            if terms.watching.saw is not None:
+                self.was_seen(call.__name__, text, seconds)
             if self.session.is_changed:
                 self.session.heard(text)
         return result
@@ -301,8 +306,30 @@ class Execution:
         Tell of a statement that was slow.
         """
         if self.terms.slow is not None:
-            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
-            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
+            self.terms.slow(text, seconds, method, result, self.lane, self._wait(), self._attempt(), args)
+
+    def was_seen(self, method: str, text: str, seconds: float) -> None:
+        """
+        Tell of a statement that has ended; what ended it is being handled.
+        """
+        if (saw := self.terms.watching.saw) is not None:
+            wait, attempt, error = self._wait(), self._attempt(), sys.exception()
+            saw(Statement(text, method, self.lane, seconds, wait, attempt, self.unit, error, place_of(self.raw)))
+
+    def ended(self, text: str, started: float) -> None:
+        """
+        Tell of the end of a transaction, which is sent for the user and counted as nobody's statement.
+        """
+        seconds = self.terms.now() - started
+        if self.terms.stats.is_slow(seconds):
+            self.was_slow("commit", text, (), seconds, None)
+        self.was_seen("commit", text, seconds)
+
+    def _wait(self) -> float:
+        return max(self._lease.acquired_at - self.asked_at, 0.0) if self.asked_at else 0.0
+
+    def _attempt(self) -> int:
+        return 1 if self.unit is None else self.unit.failed + 1
 
     def cut_short(self) -> None:
         """

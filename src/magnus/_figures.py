@@ -68,6 +68,12 @@ class QueryStats:
             return True
         return False
 
+    def is_slow(self, seconds: float) -> bool:
+        """
+        Say whether something that is not counted here took as long as a slow statement.
+        """
+        return seconds > self._slow_after
+
     def never_ran(self) -> None:
         """
         Count a statement that could not be sent.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from magnus import lanes
 from magnus._catalogue import CLEAN
+from magnus._driver import place_of
 from magnus._execution import Execution
 from magnus._rows import mapper
 from magnus._sqltext import is_whole
 from magnus._verdicts import Phase
+from magnus._watching import Statement, commented
 from magnus.lanes import QueryPriority
 from magnus.pool import RANK, Lease
 from magnus.retry import IN_PARTS, ORDINARY, READ, REPEATABLE, Attempts, Progress, is_declared
@@ -258,6 +261,8 @@ class Statements:
         else:
             lane = lanes.resolve(priority)
             span = window(limits[lane], timeout, now=terms.now())
+        if terms.watching.comment is not None:
+            args = commented(args, terms.watching.comment)
         knowledge = terms.knowledge
         if knowledge is not None and knowledge.verdict(text) is CLEAN:
             return self._briefly(knowledge, method, text, args, priority, lane, span, options, rights)
@@ -278,6 +283,8 @@ class Statements:
         terms = self._terms
         lane = lanes.resolve(priority)
         span = window(terms.limits[lane], timeout, now=terms.now())
+        if terms.watching.comment is not None and args[0] is text:
+            args = commented(args, terms.watching.comment)
         return await self._repeatedly(method, text, args, priority, lane, span, options, ORDINARY, is_final=True)
 
     # Written out, because every call and every object less is felt in what the pool can do.
@@ -301,6 +308,7 @@ class Statements:
         is_sent = is_done = False
         result: Any = None
         delay: float | None = None
+        attempts: Attempts | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
             slot = pool.take(rank, span.started, span.server)
@@ -325,6 +333,7 @@ class Statements:
                     raise execution.overtime(text, span) from None
                 raise
             except Exception as error:
+                attempts = Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
                 execution = execution or self._hold(pool, slot, lane)
                 execution.judge(error, text, span, sent=sent)
                 raise
@@ -333,13 +342,18 @@ class Statements:
                 done = now()
                 if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done) and terms.slow is not None:
                     terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
+                if is_sent and terms.watching.saw is not None:
+                    wait, ended = sent - span.started, sys.exception()
+                    terms.watching.saw(
+                        Statement(text, method, lane, done - sent, wait, 1, attempts, ended, place_of(raw))
+                    )
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
                 else:
                     await (execution or self._hold(pool, slot, lane)).give_back(is_known=is_known)
         except Exception as error:
-            attempts = Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
+            attempts = attempts or Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
             delay = self._retrier.decide(error, attempts, _rights(rights, text), span.deadline)
             if delay is None:
                 raise
@@ -376,7 +390,7 @@ class Statements:
 
         async def attempt(progress: Progress) -> Any:
             execution = await self._lease(lane, span.deadline, is_named=lanes.is_named(priority))
-            execution.asked_at, execution.attempts = span.started, attempts.failed + 1
+            execution.asked_at, execution.unit = span.started, attempts
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus._clock import MonotonicClock
+from magnus._watching import Watching
 from magnus.session import LaneLimit, lane_limits
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from magnus.transaction import Transaction
 
 _GRACE: Final = 0.2  # a cancel takes a few milliseconds on a server that answers
+
+
+def _unheard(*_: object) -> None:
+    """
+    In place of who hears that an instrument failed, where there is none.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,7 @@ class Terms:
         now: The clock's.
         slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
             None where nobody listens.
+        watching: Who is told of every statement.
         background: What goes on after its caller was answered.
     """
 
@@ -58,6 +66,7 @@ class Terms:
     knowledge: Knowledge | None
     now: Callable[[], float]
     slow: Callable[..., None] | None = None
+    watching: Watching = field(default_factory=lambda: Watching(_unheard))
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod

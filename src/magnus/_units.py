@@ -88,7 +88,7 @@ class Units(Statements):
         attempts = Attempts()
 
         async def attempt(progress: Progress) -> T:
-            begin = partial(self._begin_once, mode, priority, limit, deadline)
+            begin = partial(self._begin_once, mode, priority, limit, deadline, unit=attempts)
             async with Transaction(begin, Execution.give_back, wants_xid=xid) as tx:
                 return await watched(fn, tx, progress)
 
@@ -149,8 +149,9 @@ class Units(Statements):
         flight = self._flights[unit.id] = once.Flight(unit.request_hash)
         answer = None
         try:
-            begin = partial(self._begin_once, mode, priority, limit, deadline)
-            lead = _Lead(self._retrier, self._terms, begin, unit, deadline)
+            attempts = Attempts()
+            begin = partial(self._begin_once, mode, priority, limit, deadline, unit=attempts)
+            lead = _Lead(self._retrier, self._terms, begin, unit, deadline, attempts)
             answer, found = await lead.run(fn, result, reference)
         finally:
             del self._flights[unit.id]
@@ -184,6 +185,7 @@ class Units(Statements):
         deadline: float,
         transaction: Transaction,
         wait: float | None = None,
+        unit: Attempts | None = None,
     ) -> Execution:
         """
         Begin on a lease of its own; who waits for one waits no longer than the lane's statements may take.
@@ -192,7 +194,7 @@ class Units(Statements):
         if wait is None:
             wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
         execution = await self._lend_out(lane, wait, is_named=lanes.is_named(priority))
-        execution.asked_at = now
+        execution.asked_at, execution.unit = now, unit
         is_begun = False
         try:
             transaction.tag = await execution.begin(mode, timeout, deadline=deadline, first=transaction.first)
@@ -215,6 +217,7 @@ class _Lead:
         begin: Callable[[Transaction], Awaitable[Execution]],
         unit: once.Unit,
         deadline: float,
+        attempts: Attempts,
     ) -> None:
         self._retrier = retrier
         self._terms = terms
@@ -222,7 +225,7 @@ class _Lead:
         self._unit = unit
         self._deadline = deadline
         self._course = once.Course()
-        self._attempts = Attempts()
+        self._attempts = attempts
 
     async def run(
         self, fn: Callable[[Transaction], Awaitable[T]], result: type[T], reference: Callable[[T], object] | None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from magnus._cursors import CursorFactory, PreparedStatement
 from magnus._rows import mapper
+from magnus._watching import commented
 from magnus.session import TransactionMode
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Connection:
         self, method: str, text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
     ) -> Awaitable[Any]:
         execution = self._check(method)
+        comment = execution.terms.watching.comment
+        if comment is not None and args and args[0] is text:
+            args = commented(args, comment)
         return execution.perform(getattr(execution.raw, method), text, args, timeout, **options)
 
     async def give_back(self) -> None:
@@ -190,12 +194,14 @@ class Connection:
 
         The limit holds for each round trip, not for the whole.
         """
-        raw = self._check("cursor").raw
+        execution = self._check("cursor")
+        comment = execution.terms.watching.comment
+        given = (query, *args) if comment is None else commented((query, *args), comment)
         return CursorFactory(
             self._check,
-            raw.cursor,
+            execution.raw.cursor,
             query,
-            (query, *args),
+            given,
             prefetch=prefetch,
             timeout=timeout,
             record_class=record_class,

@@ -23,6 +23,7 @@ from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
 from magnus._terms import Terms
 from magnus._units import Units
+from magnus._watching import Watching, instruments
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
     from magnus.observe import Event, Observer
+    from magnus.pool._stats import Tap
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -74,7 +76,9 @@ class Database(Units):
     def __init__(self, config: DatabaseConfig, *, observers: Sequence[Observer] = ()) -> None:
         self._config = config
         self._observers = tuple(observers)
-        self._reported: list[Observer] = []
+        self._reported: list[object] = []
+        self._watching = Watching(self._report)
+        self._watching.follow(self._observers)
         self._pool: Pool | None = None
         self._control: Control | None = None
         self._is_draining = False
@@ -91,6 +95,7 @@ class Database(Units):
                 notify=self._notify,
                 clock=self._clock,
                 make_transaction=on_lease,
+                watching=self._watching,
                 knowledge=None if self._learner is None else self._learner.knowledge,
                 slow=None if self._slow_log is None else self._slow_log.saw,
             ),
@@ -169,6 +174,8 @@ class Database(Units):
             watch_forks(self._learner)
             watch_forks(self._questions)
             self._learner.start()
+        for instrument in instruments(self._observers):
+            instrument.opened(self)
 
     async def close(self, timeout: float = 10.0) -> None:
         """
@@ -181,6 +188,8 @@ class Database(Units):
         try:
             await pool.close(timeout)
         finally:
+            for instrument in instruments(self._observers):
+                instrument.closed(self)
             if self._slow_log is not None:
                 await self._slow_log.close()
             if self._learner is not None:
@@ -380,17 +389,35 @@ class Database(Units):
             return Distributions(statements, {}, {}, None)
         return Distributions(statements, pool.waits(bounds), pool.uses(bounds), pool.connects(bounds))
 
+    def tap(self, take: Tap | None) -> None:
+        """
+        Tell `take(what, lane, seconds, zeros)` in batches of the durations that `distributions` counts of the pool:
+        "wait", "use" or "create". Nobody is told when it is None.
+
+        Raises:
+            PoolClosed: the database is not connected.
+        """
+        self._open_pool().tap(take)
+
     def add_observer(self, observer: Observer) -> None:
         """
         Tell `observer` of every event from now on.
         """
         self._observers = (*self._observers, observer)
+        self._watching.follow(self._observers)
+        if self._pool is not None:
+            for instrument in instruments((observer,)):
+                instrument.opened(self)
 
     def remove_observer(self, observer: Observer) -> None:
         """
         Tell `observer` no more. An unknown one is ignored.
         """
+        if self._pool is not None:
+            for instrument in instruments(other for other in self._observers if other == observer):
+                instrument.closed(self)
         self._observers = tuple(other for other in self._observers if other != observer)
+        self._watching.follow(self._observers)
         self._reported = [other for other in self._reported if other != observer]
 
     def _notify(self, event: Event) -> None:
@@ -398,7 +425,7 @@ class Database(Units):
             try:
                 observer(event)
             except Exception as error:  # noqa: BLE001  # whatever it raises must not disturb what it observes
-                self._report(observer, event, error)
+                self._report(observer, event.name, error)
 
     def _heard(self, event: Event) -> None:
         """
@@ -408,10 +435,10 @@ class Database(Units):
             self._control.wake()
         self._notify(event)
 
-    def _report(self, observer: Observer, event: Event, error: Exception) -> None:
+    def _report(self, observer: object, subject: str, error: Exception) -> None:
         if observer not in self._reported:
             self._reported.append(observer)
-            message = f"an observer failed on {event.name}; further failures of it are not reported"
+            message = f"an observer failed on {subject}; further failures of it are not reported"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _may_repeat(self, now: float) -> bool:

@@ -176,12 +176,15 @@ class Transaction(Connection):
         if self.wants_xid:
             # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
             self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
+        started = execution.terms.now()
         try:
             with execution.step("COMMIT"):
                 await execution.committing(self.last)
         except OutcomeUnknown as error:
             error.xid = self.xid
             raise
+        finally:
+            execution.ended("COMMIT", started)
 
     def is_cut(self) -> bool:
         """

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from asyncio import get_running_loop
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from magnus.config import DatabaseConfig
     from magnus.observe import Event
+    from magnus.pool._stats import Tap
     from magnus.session import Need
 
 _CLOCK: Final = MonotonicClock()
@@ -454,6 +456,16 @@ class Pool(Operations):
         Return how long it took to open a connection, all its set-up included; those that failed are not in it.
         """
         return self._keeper.connect_times.cumulative(bounds)
+
+    def tap(self, take: Tap | None) -> None:
+        """
+        Tell `take(what, lane, seconds, zeros)` from now on, in batches, of each duration that is counted here: "wait",
+        "use" or "create" (which has no lane), and how many took no time at all. None: tell nobody.
+        """
+        for lane, counters in zip(LANES, self._counters, strict=True):
+            counters.tap(take, lane)
+        self._keeper.connect_times.digest()
+        self._keeper.connect_times.tap = None if take is None else partial(take, "create", None)
 
     def snapshot(self) -> PoolSnapshot:
         """

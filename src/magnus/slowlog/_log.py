@@ -360,6 +360,8 @@ class SlowLog:
 
 def _values(args: Sequence[Any], text: str) -> tuple[Any, ...]:
     """
-    Return the bind values among the arguments of a call of the driver's, which may begin with the statement.
+    Return the bind values among the arguments of a call of the driver's, which may begin with the statement, and that
+    with a comment appended.
     """
-    return tuple(args[1:] if args and args[0] == text else args)
+    is_first = bool(args) and isinstance(args[0], str) and args[0].startswith(text)
+    return tuple(args[1:] if is_first else args)
