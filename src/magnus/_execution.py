@@ -295,8 +295,7 @@ class Execution:
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
                 self.was_slow(call.__name__, text, args, seconds, result)
-            if terms.watching.saw is not None:
-                self.was_seen(call.__name__, text, seconds)
+            self.was_seen(call.__name__, text, seconds)
             if self.session.is_changed:
                 self.session.heard(text)
         return result

@@ -210,7 +210,7 @@ class _Lead:
     Carries one unit out, for all who wait for it in this process, in as many attempts as it takes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         retrier: Retrier,
         terms: Terms,

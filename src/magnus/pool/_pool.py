@@ -464,8 +464,11 @@ class Pool(Operations):
         """
         for lane, counters in zip(LANES, self._counters, strict=True):
             counters.tap(take, lane)
-        self._keeper.connect_times.digest()
-        self._keeper.connect_times.tap = None if take is None else partial(take, "create", None)
+        times = self._keeper.connect_times
+        if take is None:
+            times.digest()
+        times.tap = None if take is None else partial(take, "create", None)
+        times.digest()  # those of the warm-up too, before which nobody can have asked
 
     def snapshot(self) -> PoolSnapshot:
         """

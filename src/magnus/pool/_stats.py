@@ -99,7 +99,7 @@ class Histogram:
         Count one duration. Negative ones, from a clock that was moved by hand, count as zero.
         """
         self.fresh.append(seconds)
-        if len(self.fresh) >= BATCH:
+        if len(self.fresh) >= BATCH or self.tap is not None:
             self.digest()
 
     def record_zero(self) -> None:
