@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnus._clock import MonotonicClock
 from magnus._watching import Watching
+from magnus.observe import OutcomeNotKnown
 from magnus.session import LaneLimit, lane_limits
 
 if TYPE_CHECKING:
@@ -85,6 +86,13 @@ class Terms:
         return cls(
             limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
         )
+
+    def outcome_unknown(self, what: str, error: Exception, xid: str | None = None) -> None:
+        """
+        Count and tell that a caller is told an error of something that may have been carried out.
+        """
+        self.stats.unknown += 1
+        self.notify(OutcomeNotKnown(what, type(error).__name__, xid))
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """

@@ -12,6 +12,7 @@ from magnus._answers import encode
 from magnus._driver import PoolClosed
 from magnus._execution import Execution
 from magnus._statements import Statements
+from magnus._verdicts import Verdict
 from magnus.errors import (
     AlreadyExecuted,
     DatabaseError,
@@ -97,7 +98,10 @@ class Units(Statements):
                 attempt, Progress(), deadline=deadline, rights=lambda: rights, attempts=attempts
             )
         except Exception as error:
-            if attempts.may_be_stored and not readonly and not isinstance(error, OutcomeUnknown):
+            is_unknown = isinstance(error, OutcomeUnknown)
+            if not readonly and (is_unknown or attempts.may_be_stored):
+                self._terms.outcome_unknown("unit", error, error.xid if isinstance(error, OutcomeUnknown) else None)
+            if attempts.may_be_stored and not readonly and not is_unknown:
                 raise OutcomeUnknown from error
             raise
 
@@ -153,6 +157,9 @@ class Units(Statements):
             begin = partial(self._begin_once, mode, priority, limit, deadline, unit=attempts)
             lead = _Lead(self._retrier, self._terms, begin, unit, deadline, attempts)
             answer, found = await lead.run(fn, result, reference)
+        except OutcomeUnknown as error:
+            self._terms.outcome_unknown("unit", error, error.xid)
+            raise
         finally:
             del self._flights[unit.id]
             flight.land(answer)
@@ -297,7 +304,7 @@ class _Lead:
             if isinstance(error, OutcomeUnknown):
                 return None
             raise OutcomeUnknown(key=key) from error
-        self._retrier.told(error, self._attempts, delay)
+        self._retrier.told(error, self._attempts, delay, Verdict.UNKNOWN)
         return delay
 
     def _explain(self, error: Exception) -> None:

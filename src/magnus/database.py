@@ -365,6 +365,8 @@ class Database(Units):
             is_warm=self._has_served,
             no_handoff_since=pool.is_full_since,
             cause=verdicts.cause,
+            failed_total=verdicts.failed_total,
+            connect_failing_since=pool.failing_since,
         )
 
     def get_stats(self) -> dict[str, Any]:
@@ -373,7 +375,7 @@ class Database(Units):
         """
         pool = None if self._pool is None else self._pool.snapshot()
         found = {
-            "query_stats": self._stats.snapshot(retries=self._retrier.retries),
+            "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
         return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}

@@ -182,6 +182,8 @@ class Transaction(Connection):
                 await execution.committing(self.last)
         except OutcomeUnknown as error:
             error.xid = self.xid
+            if execution.unit is None:  # else who runs the unit may still find out
+                execution.terms.outcome_unknown("commit", error, self.xid)
             raise
         finally:
             execution.ended("COMMIT", started)
