@@ -374,9 +374,10 @@ class Database(Units):
         Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, and `slow_log` where it is on.
         """
         pool = None if self._pool is None else self._pool.snapshot()
+        is_connected = self._pool is not None and self._control is not None and self._control.verdicts.is_ok
         found = {
             "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
-            "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
+            "pool_stats": pool_figures(pool, is_connected=is_connected, max_size=self._config.max_pool_size),
         }
         return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
 

@@ -39,6 +39,11 @@ ROWS = {
         )
         for mode in ("off", "on", "wait_target")
     ],
+    "bench_observers": [
+        "off", "off again (A/A)", "logs", "Prometheus", "OpenTelemetry metrics", "OpenTelemetry spans",
+        "OpenTelemetry spans, 1 % sampled",
+    ],
+    "bench_scrape": ["fresh", "fresh, OpenMetrics", "kept"],
     "bench_check": ["100 tables, 300 indexes"],
     "bench_warm": [
         "magnus.Database, warmed", "magnus.Database, cold", "asyncpg.Pool, filled", "asyncpg.Pool, cold",
@@ -46,6 +51,8 @@ ROWS = {
 }  # fmt: skip
 GOALS = {
     "bench_pool": 6,
+    "bench_observers": 2,
+    "bench_scrape": 2,
     "bench_check": 3,
     "bench_lanes": 8,
     "bench_limits": 2,

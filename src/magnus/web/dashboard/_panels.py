@@ -28,7 +28,7 @@ class Unavailable(Exception):
 
 class Panels:
     """
-    Answers by key, kept for `kept` seconds; callers at the same time share one question.
+    Answers by key, kept for `kept` seconds (failures for two); callers at the same time share one question.
     """
 
     def __init__(self, *, kept: float = KEPT, limit: float = LIMIT, now: Callable[[], float] = time.monotonic) -> None:
@@ -53,6 +53,16 @@ class Panels:
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         return await asyncio.shield(flight)
 
+    async def soon(self, key: object, ask: Callable[[], Awaitable[Panel]], *, patience: float) -> Panel:
+        """
+        Return the same within `patience` seconds, else `{"pending": True}`: who asks again later finds it.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                return await self.get(key, ask)
+        except TimeoutError:
+            return {"pending": True}
+
     async def close(self) -> None:
         """
         End the questions under way.
@@ -70,7 +80,8 @@ class Panels:
             found = {"unavailable": reason(error)}
         now = self._now()
         self._answers = {name: kept for name, kept in self._answers.items() if now - kept[0] < self._kept}
-        self._answers[key] = (now, found)
+        failed_at = now - self._kept + min(KEPT, self._kept)  # a failure is not kept for long
+        self._answers[key] = (failed_at if "unavailable" in found else now, found)
         return found
 
 

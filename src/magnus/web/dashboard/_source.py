@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -9,6 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import insight, sql
+from magnus.tuning.examine import examine_target
+from magnus.web.dashboard._findings import findings
 from magnus.web.dashboard._panels import Panels, Unavailable
 from magnus.web.dashboard._routes import is_id
 from magnus.web.dashboard._server import Watch
@@ -27,6 +30,9 @@ _FOLLOWED: Final = 200  # statements whose course is kept
 _COURSE: Final = 60  # points of it
 _BETWEEN: Final = 5.0  # seconds between two readings of all statements
 _DAY: Final = 86_400.0
+_CHECKED: Final = 300.0  # between two runs of all checks
+_CHECK_LIMIT: Final = 60.0
+_PATIENCE: Final = 0.5
 _BLOCK: Final = 8192
 _TEXT: Final = 2000
 
@@ -40,6 +46,8 @@ class Server:
         self._watch = Watch(config)
         self._panels = Panels()
         self._counted = Panels(kept=_BETWEEN)
+        self._checked = Panels(kept=_CHECKED, limit=_CHECK_LIMIT)
+        self._config = config
         self._before: insight.Snapshot | None = None
         self._now: insight.Snapshot | None = None
         self._extension: insight.Extension | None = None
@@ -54,10 +62,11 @@ class Server:
             "server": self._server,
             "activity": self._activity,
             "slow": self._slow,
-            "findings": self._findings,
         }
         if name in asked:
             return await self._panels.get(name, asked[name])
+        if name == "findings":
+            return await self._checked.soon(name, self._findings, patience=_PATIENCE)
         if name == "queries":
             return await self._queries(arguments)
         if name == "query":
@@ -70,6 +79,7 @@ class Server:
         """
         await self._panels.close()
         await self._counted.close()
+        await self._checked.close()
         await self._watch.close()
 
     # --- panels
@@ -95,8 +105,16 @@ class Server:
         found: Json = await _told(self._watch.run(ask))
         return found
 
-    async def _findings(self) -> Json:  # as the others
-        raise Unavailable("run magnus check against this server")
+    async def _findings(self) -> Json:
+        """
+        Check the server on a connection opened for it, as `magnus check` does.
+        """
+        began = time.monotonic()
+        snapshot = await examine_target(self._config(), os.environ)
+        found = await asyncio.to_thread(
+            findings, snapshot
+        )  # milliseconds of arithmetic that requests need not wait for
+        return {**found, "at": time.time(), "took": time.monotonic() - began}
 
     # --- statements
 

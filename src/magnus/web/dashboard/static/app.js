@@ -150,6 +150,7 @@ function verdicts(server, findings) {
   if (last.has_pool) {
     const health = last.health;
     rows.push(health.reason ? ["error", `Not ready: ${health.reason}`] : ["good", "Ready: the database answers and the pool hands out connections"]);
+    if (last.stats.pool_stats.is_failing) rows.push(["error", "The pool opens no connections: one attempt at a time, see Events"]);
     const point = tail();
     if (point && point.used / point.max > 0.9) rows.push(["warning", `Pool ${percent(point.used / point.max)} in use, ${point.waiting} waiting`]);
   }
@@ -275,7 +276,15 @@ const pages = {
       node: [el("h1", {}, "Findings"), body],
       async update() {
         const found = await ask("findings");
-        body.replaceChildren(card("magnus check", missing(found) || table([["", (r) => el("span", { class: r.severity === "error" ? "error-text" : "warning-text" }, r.severity)], ["code", (r) => r.code], ["object", (r) => el("code", {}, r.object || "–")], ["evidence", (r) => r.evidence], ["what to do", (r) => el("code", {}, r.fix || "–")]], found.rows, `Nothing found: ${found.summary ? found.summary.ok : 0} checks are fine.`)));
+        if (found.pending) return body.replaceChildren(card("magnus check", soft("The checks are running …")));
+        const why = missing(found);
+        if (why) return body.replaceChildren(card("magnus check", why));
+        const word = (r) => el("span", { class: r.severity === "error" ? "error-text" : r.severity === "warning" ? "warning-text" : "soft" }, r.severity);
+        const said = `Checked at ${clock(found.at)} in ${seconds(found.took)}, again five minutes later at the earliest: ${found.summary.ok} checks are fine, ${found.summary.unknown} unknown.` + (found.more ? ` ${found.more} findings more: magnus check lists them.` : "");
+        body.replaceChildren(
+          card("magnus check", table([["", word], ["check", (r) => [el("b", {}, r.code), " ", r.title]], ["object", (r) => el("code", {}, r.object || "–")], ["evidence", (r) => r.evidence], ["what to do", (r) => el("code", {}, r.fix || "–")], ["back", (r) => el("code", {}, r.undo || "–")]], found.rows, `Nothing found: ${found.summary.ok} checks are fine.`), soft(said)),
+          found.unknown.length ? card("Not to be seen", table([["check", (r) => [el("b", {}, r.code), " ", r.title]], ["what it needs", (r) => r.missing]], found.unknown, "")) : "",
+        );
       },
     };
   },
@@ -284,7 +293,9 @@ const pages = {
     return {
       node: [el("h1", {}, "Events"), body],
       update() {
-        body.replaceChildren(card("The last 200", table([["when", (r) => clock(r.at)], ["", (r) => el("span", { class: r.level === "error" ? "error-text" : r.level === "warning" ? "warning-text" : "soft" }, r.level)], ["event", (r) => r.name], ["data", (r) => el("code", {}, Object.entries(r.fields).map(([k, v]) => `${k}=${typeof v === "object" ? JSON.stringify(v) : v}`).join("  "))]], [...known.events].reverse(), "Nothing has happened.")));
+        const of = (...names) => known.events.filter((event) => names.includes(event.name)).length;
+        const counts = numbers([["repeated", whole(of("database_retry"))], ["outages", whole(of("database_connect_failed", "database_health_check_failed"))], ["leaks", whole(of("connection_leak_suspected")), of("connection_leak_suspected") ? "warning-text" : ""], ["outcome unknown", whole(of("database_outcome_unknown")), of("database_outcome_unknown") ? "error-text" : ""]]);
+        body.replaceChildren(counts, card("The last 200", table([["when", (r) => clock(r.at)], ["", (r) => el("span", { class: r.level === "error" ? "error-text" : r.level === "warning" ? "warning-text" : "soft" }, r.level)], ["event", (r) => r.name], ["data", (r) => el("code", {}, Object.entries(r.fields).map(([k, v]) => `${k}=${typeof v === "object" ? JSON.stringify(v) : v}`).join("  "))]], [...known.events].reverse(), "Nothing has happened.")));
       },
     };
   },
