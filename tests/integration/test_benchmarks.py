@@ -41,7 +41,7 @@ ROWS = {
     ],
     "bench_observers": [
         "off", "off again (A/A)", "logs", "Prometheus", "OpenTelemetry metrics", "OpenTelemetry spans",
-        "OpenTelemetry spans, 1 % sampled",
+        "OpenTelemetry spans, trace not sampled",
     ],
     "bench_scrape": ["fresh", "fresh, OpenMetrics", "kept"],
     "bench_check": ["100 tables, 300 indexes"],

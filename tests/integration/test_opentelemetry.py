@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import asyncpg
@@ -13,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, use_span
 
 from magnus import Database, DatabaseConfig, QueryPriority, QueryTimeout
 from magnus.opentelemetry import BOUNDS, OpenTelemetry
@@ -241,6 +242,11 @@ async def test_waits_and_uses_are_all_recorded(dsn):
 async def test_without_a_span_around_or_with_none_sampled_nothing_is_exported_and_all_works(dsn):
     """Metrics go on; the API without an SDK is no trouble either."""
     async with Telescope(dsn, sampler=ALWAYS_OFF) as scope:
+        assert await scope.db.fetchval("SELECT 1") == 1
+        assert scope.spans() == []
+        unsampled = NonRecordingSpan(SpanContext(trace_id=1, span_id=1, is_remote=True))
+    async with Telescope(dsn) as scope, contextlib.AsyncExitStack() as stack:
+        stack.enter_context(use_span(unsampled))
         assert await scope.db.fetchval("SELECT 1") == 1
         assert scope.spans() == []
         assert scope.points()["db.client.operation.duration"][0].count == 1

@@ -112,11 +112,14 @@ class OpenTelemetry:
         """
         Make a span, and record the duration.
         """
+        is_traced = self._has_spans and _may_be_traced()
+        if not is_traced and self._meters is None:
+            return
         described = self._known.described(statement)
         failure = _failure(statement.error)
         if self._meters is not None:
             self._meters.durations.record(statement.seconds, described.measured(statement, self._known, failure))
-        if self._has_spans:
+        if is_traced:
             self._trace(statement, described, failure)
 
     def _trace(self, statement: Statement, described: _Described, failure: Attributes) -> None:
@@ -159,6 +162,15 @@ class _Course:
         if attempt == before or self.last is None or not self.last.is_valid:
             return ()
         return (Link(self.last, {"magnus.link": "retry_of"}),)
+
+
+def _may_be_traced() -> bool:
+    """
+    Say whether the span around is sampled, or there is none. A trace that is not sampled gets none of ours, whatever
+    the sampler would say of it: asking costs more than all the rest.
+    """
+    context = trace.get_current_span().get_span_context()
+    return not context.is_valid or context.trace_flags.sampled
 
 
 def _failure(error: BaseException | None) -> Attributes:
