@@ -89,6 +89,7 @@ def test_a_quick_run_prints_every_row(name, tmp_path):
 
 
 EXACT = {
+    "bench_outage": ["statements that nothing was said of"],
     "bench_slow_log": ["rows lost below the rate"],
     "bench_fingerprints": ["no shape holds two queryids (% merged)"],
     "bench_reports": ["calls that a report has too many or too few"],
