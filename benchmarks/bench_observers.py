@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import _rounds
 from _peers import READ, keys
@@ -96,8 +96,10 @@ class Telescope(Watched):
     By an SDK; `is_unsampled`: each statement is in a trace that is not sampled.
     """
 
-    def __init__(self, dsn: str, connections: int, *, is_unsampled: bool = False, **options: Any) -> None:
-        self._options = options
+    def __init__(
+        self, dsn: str, connections: int, *, spans: bool = True, metrics: bool = True, is_unsampled: bool = False
+    ) -> None:
+        self._has_spans, self._has_metrics = spans, metrics
         self._is_unsampled = is_unsampled
         self._around: Callable[[], AbstractContextManager[object]] = nullcontext
         self._close: list[Callable[[], object]] = []
@@ -105,13 +107,14 @@ class Telescope(Watched):
 
     async def setup(self) -> None:
         try:
+            from opentelemetry.metrics import NoOpMeterProvider
             from opentelemetry.sdk.metrics import MeterProvider
             from opentelemetry.sdk.metrics.export import InMemoryMetricReader
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-            from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
+            from opentelemetry.trace import NonRecordingSpan, NoOpTracerProvider, SpanContext, use_span
 
-            from magnus.opentelemetry import OpenTelemetry
+            from magnus.opentelemetry import instrument
         except Exception as error:
             raise Absent(str(error)) from None
 
@@ -123,11 +126,15 @@ class Telescope(Watched):
         tracers.add_span_processor(BatchSpanProcessor(Nowhere()))
         meters = MeterProvider(metric_readers=[InMemoryMetricReader()], shutdown_on_exit=False)
         self._close = [tracers.shutdown, meters.shutdown]
-        self._db.add_observer(OpenTelemetry(tracer_provider=tracers, meter_provider=meters, **self._options))
         if self._is_unsampled:
             around = NonRecordingSpan(SpanContext(trace_id=1, span_id=1, is_remote=True))
             self._around = lambda: use_span(around)
         await super().setup()
+        instrument(
+            self._db,
+            tracer_provider=tracers if self._has_spans else NoOpTracerProvider(),
+            meter_provider=meters if self._has_metrics else NoOpMeterProvider(),
+        )
 
     async def read(self, _: int) -> object:
         with self._around():

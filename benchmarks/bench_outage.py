@@ -70,7 +70,7 @@ async def feed(db: Database, until: asyncio.Event) -> int:
     count = 0
     while not until.is_set():
         for _ in range(FED // 50):
-            db._slow_log.saw("SELECT 1 AS made_up", 1.0, "fetch", [], "normal", 0.0, 1, ())  # type: ignore[union-attr]  # noqa: SLF001
+            db._slow_log.saw("SELECT 1 AS made_up", 1.0, "fetch", [], "normal", 0.0, 1, (), None)  # type: ignore[union-attr]  # noqa: SLF001
             count += 1
         await asyncio.sleep(0.02)
     return count
@@ -114,8 +114,10 @@ async def measure(options: argparse.Namespace) -> None:
         report.table(f"{options.outage} s without a server", columns, rows)
         firsts = [min((at for at, _ in each.served if at >= started), default=ended) - started for each in clients]
         report.note(f"first served after the restart: {firsts[0]:.2f} s without the log, {firsts[1]:.2f} s with it")
-        report.note(f"told of {told:,}: {figures['written']:,} written, {figures['capped']:,} capped, "
-                    f"{figures['dropped']:,} dropped ({dropped:,} during the outage, {fed:,} were made up)")  # fmt: skip
+        report.note(
+            f"told of {told:,}: {figures['written']:,} written, {figures['capped']:,} capped, {figures['dropped']:,} "
+            f"dropped ({dropped:,} during the outage, {fed:,} were made up)"
+        )
         served = [each.within(began, ended)[0] for each in clients]
         report.goal("served with the log beside without", served[1] / served[0], least=0.95)
         lost = told - sum(figures[name] for name in ("written", "capped", "dropped"))

@@ -441,7 +441,7 @@ def is_read_only_by_default(con: Connection) -> bool:
 # --- its socket ------------------------------------------------------------------------------------------------------
 
 # A peer that vanished is noticed within about three seconds, in flight and idle. The driver sets none of these.
-_KEEPALIVE: Final = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2500))
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2000))
 
 
 def guard_socket(con: Connection) -> None:
@@ -475,18 +475,6 @@ def arrival_probe(con: Connection) -> Callable[[], bool]:
 def _socket(con: Connection) -> socket.socket | None:
     transport = getattr(con, "_transport", None)
     return None if transport is None else transport.get_extra_info("socket")
-
-
-def place_of(con: object) -> tuple[str, int | None, str]:
-    """
-    Return where a connection goes, in the words it was opened with: address, port, database. A unix socket's path has
-    no port.
-    """
-    address = getattr(con, "_addr", "")
-    database = getattr(getattr(con, "_params", None), "database", None) or ""
-    return (
-        (str(address[0]), int(address[1]), database) if isinstance(address, tuple) else (str(address), None, database)
-    )
 
 
 def ends_of(con: Connection) -> tuple[str, int | None, int | None]:

@@ -15,10 +15,9 @@ import asyncpg
 
 from magnus import _commit
 from magnus._catalogue import CLEAN
-from magnus._driver import is_on_standby, is_read_only_by_default, place_of
+from magnus._driver import is_on_standby, is_read_only_by_default
 from magnus._normalise import normalised
 from magnus._trace import SessionTrace
-from magnus._watching import Statement
 from magnus.errors import MagnusError, QueryTimeout
 from magnus.lanes import current
 from magnus.observe import QueryTimedOut
@@ -240,11 +239,14 @@ class Execution:
         span = self.window(timeout)
         if self.session.present == span.server:
             return self.run(call, text, args, span, options, span.started)
-        return self._run_settled(call, text, args, span, options)
+        return self.run_settled(call, text, args, span, options)
 
-    async def _run_settled(
+    async def run_settled(
         self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], span: Window, options: dict[str, Any]
     ) -> T:
+        """
+        As `run`, after bringing the server's limit into force.
+        """
         with self.step(text):
             await self.settle(text, span)
         return await self.run(call, text, args, span, options)
@@ -294,41 +296,23 @@ class Execution:
                 watch.leave()
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
-                self.was_slow(call.__name__, text, args, seconds, result)
-            self.was_seen(call.__name__, text, seconds)
+                ended = None if is_successful else sys.exception()
+                terms.tell(text, seconds, call.__name__, result, self.lane, self._waited(), self.unit, args, ended)
             if self.session.is_changed:
                 self.session.heard(text)
         return result
 
-    def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
+    def committed(self, started: float, *, is_successful: bool) -> None:
         """
-        Tell of a statement that was slow.
+        Tell of a COMMIT that was sent for the user: it is counted as nobody's statement, and may be slow like one.
         """
-        if self.terms.slow is not None:
-            self.terms.slow(text, seconds, method, result, self.lane, self._wait(), self._attempt(), args)
+        terms, error = self.terms, None if is_successful else sys.exception()
+        seconds = terms.now() - started
+        if seconds > terms.stats.tell_after:
+            terms.tell("COMMIT", seconds, "commit", None, self.lane, self._waited(), self.unit, (), error)
 
-    def was_seen(self, method: str, text: str, seconds: float) -> None:
-        """
-        Tell of a statement that has ended; what ended it is being handled.
-        """
-        if (saw := self.terms.watching.saw) is not None:
-            wait, attempt, error = self._wait(), self._attempt(), sys.exception()
-            saw(Statement(text, method, self.lane, seconds, wait, attempt, self.unit, error, place_of(self.raw)))
-
-    def ended(self, text: str, started: float) -> None:
-        """
-        Tell of the end of a transaction, which is sent for the user and counted as nobody's statement.
-        """
-        seconds = self.terms.now() - started
-        if self.terms.stats.is_slow(seconds):
-            self.was_slow("commit", text, (), seconds, None)
-        self.was_seen("commit", text, seconds)
-
-    def _wait(self) -> float:
-        return max(self._lease.acquired_at - self.asked_at, 0.0) if self.asked_at else 0.0
-
-    def _attempt(self) -> int:
-        return 1 if self.unit is None else self.unit.failed + 1
+    def _waited(self) -> float:
+        return self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
 
     def cut_short(self) -> None:
         """
@@ -375,6 +359,7 @@ class Execution:
         Count and tell that a statement reached its limit; return the error to raise.
         """
         terms = self.terms
+        self._pool.wasted(self._lease)
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
         terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))

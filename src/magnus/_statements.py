@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from magnus import lanes
 from magnus._catalogue import CLEAN
-from magnus._driver import place_of
 from magnus._execution import Execution
 from magnus._normalise import normalised
 from magnus._rows import mapper
 from magnus._sqltext import is_whole
 from magnus._verdicts import Phase
-from magnus._watching import Statement, commented
 from magnus.errors import QueryTimeout
 from magnus.lanes import QueryPriority
 from magnus.pool import RANK, Lease
@@ -264,8 +262,6 @@ class Statements:
         else:
             lane = lanes.resolve(priority)
             span = window(limits[lane], timeout, now=terms.now())
-        if terms.watching.comment is not None:
-            args = commented(args, terms.watching.comment)
         knowledge = terms.knowledge
         if knowledge is not None and knowledge.verdict(text) is CLEAN:
             return self._briefly(knowledge, method, text, args, priority, lane, span, options, rights)
@@ -286,8 +282,6 @@ class Statements:
         terms = self._terms
         lane = lanes.resolve(priority)
         span = window(terms.limits[lane], timeout, now=terms.now())
-        if terms.watching.comment is not None and args[0] is text:
-            args = commented(args, terms.watching.comment)
         return await self._repeatedly(method, text, args, priority, lane, span, options, ORDINARY, is_final=True)
 
     # Written out, because every call and every object less is felt in what the pool can do.
@@ -343,13 +337,9 @@ class Statements:
             finally:
                 watch.leave()
                 done = now()
-                if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done) and terms.slow is not None:
-                    terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
-                if is_sent and terms.watching.saw is not None:
-                    wait, ended = sent - span.started, sys.exception()
-                    terms.watching.saw(
-                        Statement(text, method, lane, done - sent, wait, 1, attempts, ended, place_of(raw))
-                    )
+                if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done):
+                    ended = None if is_done else sys.exception()
+                    terms.tell(text, done - sent, method, result, lane, sent - span.started, attempts, args, ended)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
@@ -363,7 +353,7 @@ class Statements:
                 raise
         finally:
             if not is_sent and delay is None:
-                terms.stats.never_ran()
+                terms.never_ran(text, lane, span.started, 1)
         if delay is not None:
             await terms.clock.sleep(delay)
             return await self._repeatedly(method, text, args, priority, lane, span, options, rights, attempts)
@@ -410,7 +400,7 @@ class Statements:
             raise
         finally:
             if not progress.is_sent:
-                self._terms.stats.never_ran()
+                self._terms.never_ran(text, lane, span.started, attempts.failed + 1)
 
     def _failed(self, error: Exception, text: str, attempts: Attempts, rights: Rights) -> None:
         """

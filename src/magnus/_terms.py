@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from magnus._clock import MonotonicClock
-from magnus._watching import Watching
-from magnus.observe import OutcomeNotKnown
+from magnus.observe import Ended, OutcomeNotKnown
 from magnus.session import LaneLimit, lane_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from magnus._clock import Clock
     from magnus._execution import Execution
@@ -22,16 +22,20 @@ if TYPE_CHECKING:
     from magnus.config import DatabaseConfig
     from magnus.lanes import QueryPriority
     from magnus.observe import Event
+    from magnus.retry import Attempts
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
+
+class Committed(Protocol):
+    """
+    Told when a transaction ends that changed what some tags stand for.
+    """
+
+    def __call__(self, tags: Collection[str], *, is_certain: bool) -> None: ...
+
+
 _GRACE: Final = 0.2  # a cancel takes a few milliseconds on a server that answers
-
-
-def _unheard(*_: object) -> None:
-    """
-    In place of who hears that an instrument failed, where there is none.
-    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,10 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
-        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
-            None where nobody listens.
-        watching: Who is told of every statement.
+        committed: Is told which tags of cached answers a transaction has changed, when it ends; whether that is
+            certain.
+        slow: Is told of statements that were slow (`SlowLog.saw`); None where nobody listens.
+        watched: Is told of every statement while `stats.is_watched`; it never raises.
         background: What goes on after its caller was answered.
     """
 
@@ -66,8 +71,9 @@ class Terms:
     make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
     knowledge: Knowledge | None
     now: Callable[[], float]
+    committed: Committed
     slow: Callable[..., None] | None = None
-    watching: Watching = field(default_factory=lambda: Watching(_unheard))
+    watched: Callable[[Ended], None] = lambda _: None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
@@ -86,6 +92,37 @@ class Terms:
         return cls(
             limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
         )
+
+    def tell(  # noqa: PLR0917  # as `SlowLog.saw`
+        self,
+        text: str,
+        seconds: float,
+        method: str,
+        result: object,
+        lane: QueryPriority,
+        wait: float,
+        unit: Attempts | None,
+        args: Sequence[Any],
+        error: BaseException | None,
+    ) -> None:
+        """
+        Tell of a statement that was sent and has ended, when `stats.ran` said that somebody wants to know. `unit` is
+        what there was before of the unit it belongs to; None of one that is not repeated.
+        """
+        stats, attempts = self.stats, 1 if unit is None else unit.failed + 1
+        if self.slow is not None and seconds > stats.slow_after:
+            self.slow(text, seconds, method, result, lane, wait, attempts, args, error)
+        if stats.is_watched:
+            self.watched(Ended(text, seconds, lane, wait, attempts, error, unit=unit))
+
+    def never_ran(self, text: str, lane: QueryPriority, started: float, attempts: int) -> None:
+        """
+        Count a statement that could not be sent; the exception that ended it is being handled.
+        """
+        self.stats.never_ran()
+        if self.stats.is_watched:
+            waited = max(0.0, self.now() - started)
+            self.watched(Ended(text, 0.0, lane, waited, attempts, sys.exception(), is_sent=False))
 
     def outcome_unknown(self, what: str, error: Exception, xid: str | None = None) -> None:
         """

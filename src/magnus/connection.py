@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from magnus._cursors import CursorFactory, PreparedStatement
 from magnus._rows import mapper
-from magnus._watching import commented
 from magnus.session import TransactionMode
 
 if TYPE_CHECKING:
@@ -65,10 +64,10 @@ class Connection:
         self, method: str, text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
     ) -> Awaitable[Any]:
         execution = self._check(method)
-        comment = execution.terms.watching.comment
-        if comment is not None and args and args[0] is text:
-            args = commented(args, comment)
-        return execution.perform(getattr(execution.raw, method), text, args, timeout, **options)
+        call, span = getattr(execution.raw, method), execution.window(timeout)
+        if execution.session.present == span.server:
+            return execution.run(call, text, args, span, options, span.started)
+        return execution.run_settled(call, text, args, span, options)
 
     async def give_back(self) -> None:
         """
@@ -194,14 +193,12 @@ class Connection:
 
         The limit holds for each round trip, not for the whole.
         """
-        execution = self._check("cursor")
-        comment = execution.terms.watching.comment
-        given = (query, *args) if comment is None else commented((query, *args), comment)
+        raw = self._check("cursor").raw
         return CursorFactory(
             self._check,
-            execution.raw.cursor,
+            raw.cursor,
             query,
-            given,
+            (query, *args),
             prefetch=prefetch,
             timeout=timeout,
             record_class=record_class,

@@ -23,16 +23,17 @@ from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
 from magnus._terms import Terms
 from magnus._units import Units
-from magnus._watching import Watching, instruments
+from magnus.cache import KeyedExecution, QueryCache, loading
+from magnus.cache import Watcher as CacheWatcher
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import ConnectRecovered, PoolWarmed, WarmupFailed
-from magnus.pool import Pool, watch_forks
+from magnus.pool import RANK, Lease, Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.slowlog import SlowLog
-from magnus.transaction import Transaction, on_lease
+from magnus.transaction import Transaction, around, on_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
 
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
-    from magnus.observe import Event, Observer
-    from magnus.pool._stats import Tap
+    from magnus.observe import Ended, Event, Observer, Watcher
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -76,9 +76,8 @@ class Database(Units):
     def __init__(self, config: DatabaseConfig, *, observers: Sequence[Observer] = ()) -> None:
         self._config = config
         self._observers = tuple(observers)
+        self._watchers: tuple[Watcher, ...] = ()
         self._reported: list[object] = []
-        self._watching = Watching(self._report)
-        self._watching.follow(self._observers)
         self._pool: Pool | None = None
         self._control: Control | None = None
         self._is_draining = False
@@ -88,6 +87,11 @@ class Database(Units):
         self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
         self._questions = Questions(config, "catalogue")
         self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
+        self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
+        if config.cache_notify:
+            self._cache.watcher = CacheWatcher(
+                config, changed=self._cache.changed, lost=self._cache.clear, clock=self._clock
+            )
         super().__init__(
             Terms.of(
                 config,
@@ -95,9 +99,10 @@ class Database(Units):
                 notify=self._notify,
                 clock=self._clock,
                 make_transaction=on_lease,
-                watching=self._watching,
                 knowledge=None if self._learner is None else self._learner.knowledge,
                 slow=None if self._slow_log is None else self._slow_log.saw,
+                committed=self._cache.committed,
+                watched=self._ended,
             ),
             Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
@@ -148,7 +153,10 @@ class Database(Units):
 
     async def _open(self, *, wait: bool) -> None:
         pool = Pool(self._config, notify=self._heard, clock=self._clock)
-        control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
+        pool.tap(self._took if self._watchers else None)
+        control = Control(
+            self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot, refused=pool.refused
+        )
         is_open = False
         try:
             is_up = await control.check()
@@ -174,8 +182,7 @@ class Database(Units):
             watch_forks(self._learner)
             watch_forks(self._questions)
             self._learner.start()
-        for instrument in instruments(self._observers):
-            instrument.opened(self)
+        self._cache.open()
 
     async def close(self, timeout: float = 10.0) -> None:
         """
@@ -188,12 +195,12 @@ class Database(Units):
         try:
             await pool.close(timeout)
         finally:
-            for instrument in instruments(self._observers):
-                instrument.closed(self)
             if self._slow_log is not None:
                 await self._slow_log.close()
             if self._learner is not None:
                 await self._learner.close()
+            await self._cache.close()
+            pool.tap(None)  # what it did not tell yet is told
             self._pool = self._control = None
             await control.close()
 
@@ -279,6 +286,29 @@ class Database(Units):
             PoolClosed: the database is not connected.
         """
         self._open_pool().expire(within)
+
+    # --- cached answers
+
+    @property
+    def cache(self) -> QueryCache:
+        """
+        What `cached` functions keep of this database.
+        """
+        return self._cache
+
+    def invalidate(self, *tags: str) -> None:
+        """
+        Drop what `cached` functions keep under these tags, at once: after a write outside any transaction. Inside one
+        it is `Transaction.invalidate`, which waits for COMMIT.
+        """
+        self._cache.invalidate(*tags)
+
+    def _is_writing(self) -> bool:
+        """
+        Say whether the running code is inside a transaction that may write, begun by the layer or by hand.
+        """
+        ours = around(self._terms)
+        return any(ours) or (self._pool is not None and self._pool.transactions_of_task() > len(ours))
 
     # --- connections and transactions
 
@@ -371,7 +401,8 @@ class Database(Units):
 
     def get_stats(self) -> dict[str, Any]:
         """
-        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, and `slow_log` where it is on.
+        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, `slow_log` where it is on, and
+        `cache` once a cached function was called.
         """
         pool = None if self._pool is None else self._pool.snapshot()
         is_connected = self._pool is not None and self._control is not None and self._control.verdicts.is_ok
@@ -379,7 +410,10 @@ class Database(Units):
             "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
             "pool_stats": pool_figures(pool, is_connected=is_connected, max_size=self._config.max_pool_size),
         }
-        return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
+        if self._slow_log is not None:
+            found["slow_log"] = self._slow_log.snapshot()
+        cache = self._cache.snapshot()
+        return found if cache is None else {**found, "cache": cache}
 
     def distributions(self, bounds: Sequence[float]) -> Distributions:
         """
@@ -392,36 +426,50 @@ class Database(Units):
             return Distributions(statements, {}, {}, None)
         return Distributions(statements, pool.waits(bounds), pool.uses(bounds), pool.connects(bounds))
 
-    def tap(self, take: Tap | None) -> None:
-        """
-        Tell `take(what, lane, seconds, zeros)` in batches of the durations that `distributions` counts of the pool:
-        "wait", "use" or "create". Nobody is told when it is None.
-
-        Raises:
-            PoolClosed: the database is not connected.
-        """
-        self._open_pool().tap(take)
-
     def add_observer(self, observer: Observer) -> None:
         """
         Tell `observer` of every event from now on.
         """
         self._observers = (*self._observers, observer)
-        self._watching.follow(self._observers)
-        if self._pool is not None:
-            for instrument in instruments((observer,)):
-                instrument.opened(self)
 
     def remove_observer(self, observer: Observer) -> None:
         """
         Tell `observer` no more. An unknown one is ignored.
         """
-        if self._pool is not None:
-            for instrument in instruments(other for other in self._observers if other == observer):
-                instrument.closed(self)
         self._observers = tuple(other for other in self._observers if other != observer)
-        self._watching.follow(self._observers)
         self._reported = [other for other in self._reported if other != observer]
+
+    def watch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` of every statement and lease from now on. Without one nothing is paid for that.
+        """
+        self._set_watchers(*self._watchers, watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` no more. An unknown one is ignored.
+        """
+        self._set_watchers(*(other for other in self._watchers if other is not watcher))
+
+    def _set_watchers(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+        self._stats.watch(is_watched=bool(watchers))
+        if self._pool is not None:
+            self._pool.tap(self._took if watchers else None)
+
+    def _ended(self, statement: Ended) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.ended(statement)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, "a statement", error)
+
+    def _took(self, what: str, lane: QueryPriority | None, seconds: list[float]) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.took(what, lane, seconds)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, what, error)
 
     def _notify(self, event: Event) -> None:
         for observer in self._observers:
@@ -438,10 +486,10 @@ class Database(Units):
             self._control.wake()
         self._notify(event)
 
-    def _report(self, observer: object, subject: str, error: Exception) -> None:
+    def _report(self, observer: object, what: str, error: Exception) -> None:
         if observer not in self._reported:
             self._reported.append(observer)
-            message = f"an observer failed on {subject}; further failures of it are not reported"
+            message = f"an observer failed on {what}; further failures of it are not reported"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _may_repeat(self, now: float) -> bool:
@@ -465,10 +513,16 @@ class Database(Units):
         """
         Take a lease for user code, which may keep it: it is watched.
         """
-        pool = self._open_pool()
+        pool, now, rank = self._open_pool(), self._terms.now(), RANK[lane]
         wanted = self._terms.limits[lane].server
-        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
+        slot = pool.take(rank, now, wanted)  # as `acquire` does, without another coroutine
+        if slot is None:
+            slot = await pool.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
+        lease = Lease(slot, lane, now)
         pool.hold(lease, inside=2)
+        reading = loading.get()
+        if reading is not None:
+            return KeyedExecution(pool, lease, self._terms, reading)
         return Execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from magnus import _figures
 from magnus.errors import ConfigError
 from magnus.observe import Event
 
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from magnus.database import Database
     from magnus.pool import Distribution
 
-BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
-"""Upper bounds of all histograms, seconds: those that the conventions advise for `db.client.operation.duration`."""
-
+BOUNDS: Final = _figures.BOUNDS
 _POOL: Final = "db_client_connection_pool_name"
 _STATE: Final = "db_client_connection_state"
 _LANE: Final = "magnus_lane"
@@ -90,7 +89,7 @@ CATALOGUE: Final = (
     Named("magnus_health_check_failures", "gauge", "Probes that failed in a row."),
     Named("magnus_health_checks_failed", "counter", "Probes that failed."),
     Named("magnus_slow_log_up", "gauge", "1 when slow statements are rows of the table, 0 when they are events."),
-    Named("magnus_slow_log_written", "counter", "Slow statements that are rows."),
+    Named("magnus_slow_log_rows", "counter", "Rows that the slow-query log has written."),
     Named("magnus_slow_log_waiting", "gauge", "Slow statements that are not written yet."),
     Named("magnus_slow_log_left_out", "counter",
           "Slow statements missing in the log: over its rate (capped), or not to be written in time (dropped).",
@@ -231,7 +230,7 @@ def _slow_log(figures: Mapping[str, Any] | None) -> dict[str, list[Sample]]:
         return {}
     return {
         "magnus_slow_log_up": [((), float(figures["state"] == "table"))],
-        "magnus_slow_log_written": [((), figures["written"])],
+        "magnus_slow_log_rows": [((), figures["written"])],
         "magnus_slow_log_waiting": [((), figures["waiting"])],
         "magnus_slow_log_left_out": [((reason,), figures[reason]) for reason in ("capped", "dropped")],
     }

@@ -310,7 +310,7 @@ class Retrier:
             delay = next_delay(self._policy, failed=attempts.failed, remaining=deadline - now, uniform=self._uniform)
             attempts.is_over_budget = delay is not None and verdict is not Verdict.NOT_SENT and not self._budget(now)
             if attempts.is_over_budget:
-                self._refuse(now)
+                self._refuse(error, now)
         if delay is None or attempts.is_over_budget:
             attempts.note(error, rights)
             return None
@@ -341,10 +341,10 @@ class Retrier:
             "retries_refused": self._refused,
         }
 
-    def _refuse(self, now: float) -> None:
+    def _refuse(self, error: Exception, now: float) -> None:
         self._refused += 1
         if now >= self._tell_at:
-            self._notify(RetryBudgetSpent(self._refused - self._told))
+            self._notify(RetryBudgetSpent(self._refused - self._told, type(error).__name__))
             self._told, self._tell_at = self._refused, now + _REMINDER
 
     def _report_fault(self, error: BaseException) -> None:

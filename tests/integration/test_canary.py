@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from magnus import Database, DatabaseConfig, MagnusError, QueryTimeout, cli, insight, logs
 from magnus.fastapi import AdmissionMiddleware, Magnus, RequestIdMiddleware, install_error_handlers
-from magnus.opentelemetry import OpenTelemetry
+from magnus.opentelemetry import instrument
 from tests.facade_fakes import until
 
 PASSWORD, LITERAL, VALUE, TOKEN = "canaryPassword", "canaryLiteral", "canaryValue", "canaryToken"
@@ -170,9 +170,8 @@ async def test_nothing_secret_is_in_any_answer_of_a_service(target, caplog):
     spans, measured = InMemorySpanExporter(), InMemoryMetricReader()
     provider, meters = TracerProvider(shutdown_on_exit=False), MeterProvider([measured], shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    telescope = OpenTelemetry(tracer_provider=provider, meter_provider=meters, comments=True)
     config = DatabaseConfig(dsn=target, min_pool_size=1, max_pool_size=3, **EVERYTHING)
-    magnus = Magnus(config, warmup=1, observers=[telescope])
+    magnus = Magnus(config, warmup=1)
     app = FastAPI(lifespan=magnus.lifespan)
     app.include_router(magnus.router, prefix="/api")
     app.include_router(magnus.metrics)
@@ -191,6 +190,7 @@ async def test_nothing_secret_is_in_any_answer_of_a_service(target, caplog):
         app.router.lifespan_context(app),
         httpx2.AsyncClient(transport=transport, base_url="http://t", headers=headers) as client,
     ):
+        telemetry = instrument(magnus.database, tracer_provider=provider, meter_provider=meters)
         with provider.get_tracer("test").start_as_current_span("caller"):
             await provoke(magnus.database)
         await written(magnus.database)
@@ -208,6 +208,7 @@ async def test_nothing_secret_is_in_any_answer_of_a_service(target, caplog):
         ]  # fmt: skip
         answers = [await client.get(path) for path in paths]
         told = repr(measured.get_metrics_data())
+        telemetry.stop()
     assert [answers[0].status_code, *{answer.status_code for answer in answers[1:]}] == [503, 200]
     assert len(listed["rows"]) > 15
     assert not [path for path, answer in zip(paths, answers, strict=True) if "unavailable" in answer.text]

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from magnus.config import DatabaseConfig
     from magnus.observe import Event
-    from magnus.pool._stats import Tap
     from magnus.session import Need
 
 _CLOCK: Final = MonotonicClock()
@@ -123,6 +122,13 @@ class Pool(Operations):
         Why the last failed connect failed; None as long as none did.
         """
         return self._keeper.last_connect_error
+
+    def refused(self, since: float) -> ConnectError | None:
+        """
+        Why the pool cannot connect at present, when its last attempt has failed `since` then (monotonic seconds).
+        """
+        keeper = self._keeper
+        return keeper.last_connect_error if self._state.failures and keeper.last_refused_at >= since else None
 
     # --- life
 
@@ -342,6 +348,12 @@ class Pool(Operations):
         """
         self._custody.hold(lease, self._home.loop, inside + 3)
 
+    def transactions_of_task(self) -> int:
+        """
+        Return how many connections in an open transaction the running task's code holds, however it was begun.
+        """
+        return self._custody.transactions_of_task() if self._custody.holdings.by_task else 0
+
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
         Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
@@ -457,18 +469,15 @@ class Pool(Operations):
         """
         return self._keeper.connect_times.cumulative(bounds)
 
-    def tap(self, take: Tap | None) -> None:
+    def tap(self, tap: Callable[[str, QueryPriority | None, list[float]], None] | None) -> None:
         """
-        Tell `take(what, lane, seconds, zeros)` from now on, in batches, of each duration that is counted here: "wait",
-        "use" or "create" (which has no lane), and how many took no time at all. None: tell nobody.
+        Give `tap` every wait, use and opening of a connection from now on, many at once; it must not raise.
         """
+        taken = (lambda _name, _lane: None) if tap is None else (lambda name, lane: partial(tap, name, lane))
         for lane, counters in zip(LANES, self._counters, strict=True):
-            counters.tap(take, lane)
-        times = self._keeper.connect_times
-        if take is None:
-            times.digest()
-        times.tap = None if take is None else partial(take, "create", None)
-        times.digest()  # those of the warm-up too, before which nobody can have asked
+            counters.wait.tap(taken("wait", lane))
+            counters.use.tap(taken("use", lane))
+        self._keeper.connect_times.tap(taken("create", None))
 
     def snapshot(self) -> PoolSnapshot:
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import add
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from magnus.lanes import QueryPriority
-
-    Tap = Callable[[str, QueryPriority | None, Sequence[float], int], None]
-    """Takes what was measured, the lane, durations in seconds, and how many more took no time at all."""
 
 _SUB_BITS: Final = 4  # 16 steps to each power of two: a percentile is at most 1/16 above the truth
 _SUB: Final = 1 << _SUB_BITS
@@ -52,22 +49,24 @@ def summed(parts: Iterable[Distribution]) -> Distribution:
 class Histogram:
     """
     Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
-
-    Attributes:
-        fresh: Durations that are not sorted into buckets yet.
-        tap: Is told of them when they are, and of how many durations of nothing there were; for who keeps histograms
-            of another kind.
     """
 
-    __slots__ = ("_counts", "_seconds", "_tapped", "_total", "fresh", "tap")
+    __slots__ = ("_counts", "_seconds", "_tap", "_told", "_total", "fresh")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self.fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
         self._seconds = 0.0
         self._total = 0
-        self._tapped = 0
-        self.tap: Callable[[Sequence[float], int], None] | None = None
+        self._tap: Callable[[list[float]], None] | None = None
+        self._told = 0  # of `_total`, when there is a tap
+
+    def tap(self, tap: Callable[[list[float]], None] | None) -> None:
+        """
+        Give `tap` every duration from now on, at each `digest`; None ends that. It must not raise.
+        """
+        self.digest()
+        self._tap, self._told = tap, self._total
 
     @classmethod
     def merged(cls, parts: Iterable[Histogram]) -> Histogram:
@@ -100,7 +99,7 @@ class Histogram:
         Count one duration. Negative ones, from a clock that was moved by hand, count as zero.
         """
         self.fresh.append(seconds)
-        if len(self.fresh) >= BATCH or self.tap is not None:
+        if len(self.fresh) >= BATCH:
             self.digest()
 
     def record_zero(self) -> None:
@@ -115,15 +114,15 @@ class Histogram:
         Sort what is fresh into buckets: to be called when there are `BATCH`.
         """
         counts = self._counts
-        if self.tap is not None:
-            self.tap(tuple(self.fresh), counts[0] - self._tapped)
+        if self._tap is not None:
+            self._tap([0.0] * (self._total - self._told) + self.fresh)
+            self._told = self._total + len(self.fresh)
         for seconds in self.fresh:
             micros = int(seconds * 1e6)
             counts[_SHORT[micros] if 0 <= micros < _LONG else _bucket(micros)] += 1
         self._total += len(self.fresh)
         self._seconds += sum(self.fresh)
         self.fresh.clear()
-        self._tapped = counts[0]
 
     def cumulative(self, bounds: Sequence[float]) -> Distribution:
         """
@@ -239,23 +238,6 @@ class LaneCounters:
         self.shed = 0
         self.wait = Histogram()
         self.use = Histogram()
-
-    def tap(self, take: Tap | None, lane: QueryPriority) -> None:
-        """
-        Tell somebody of the durations from now on. Waits of nothing are counted without a batch, so they are told of
-        with the uses that follow them.
-        """
-        self.wait.digest()
-        self.use.digest()
-        self.wait.tap = self.use.tap = None
-        if take is not None:
-
-            def used(seconds: Sequence[float], zeros: int) -> None:
-                take("use", lane, seconds, zeros)
-                self.wait.digest()
-
-            self.wait.tap = partial(take, "wait", lane)
-            self.use.tap = used
 
     def snapshot(self, lane: QueryPriority, *, acquired: int, waiting: int, cap: int) -> LaneSnapshot:
         """

@@ -42,12 +42,12 @@ async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | 
         asyncpg.PostgresError: it went away while it was read.
     """
     config = DatabaseConfig.from_environ(environ, **({} if dsn is None else {"dsn": dsn}))
-    return await examine_target(config, environ, memory=memory)
+    return await examine_at(config, environ, memory=memory)
 
 
-async def examine_target(config: DatabaseConfig, environ: Mapping[str, str], *, memory: int | None = None) -> Snapshot:
+async def examine_at(config: DatabaseConfig, environ: Mapping[str, str], *, memory: int | None = None) -> Snapshot:
     """
-    Read the target of a configuration; as `examine`.
+    Read a target that is known already, on a connection of its own; raises as `examine`.
     """
     con = await collect.open_session(config, environ)
     try:

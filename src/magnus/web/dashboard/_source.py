@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -10,8 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import insight, sql
-from magnus.tuning.examine import examine_target
-from magnus.web.dashboard._findings import findings
+from magnus.web.dashboard import _findings
 from magnus.web.dashboard._panels import Panels, Unavailable
 from magnus.web.dashboard._routes import is_id
 from magnus.web.dashboard._server import Watch
@@ -30,9 +28,6 @@ _FOLLOWED: Final = 200  # statements whose course is kept
 _COURSE: Final = 60  # points of it
 _BETWEEN: Final = 5.0  # seconds between two readings of all statements
 _DAY: Final = 86_400.0
-_CHECKED: Final = 300.0  # between two runs of all checks
-_CHECK_LIMIT: Final = 60.0
-_PATIENCE: Final = 0.5
 _BLOCK: Final = 8192
 _TEXT: Final = 2000
 
@@ -43,11 +38,11 @@ class Server:
     """
 
     def __init__(self, config: Callable[[], DatabaseConfig]) -> None:
+        self._config = config
         self._watch = Watch(config)
         self._panels = Panels()
         self._counted = Panels(kept=_BETWEEN)
-        self._checked = Panels(kept=_CHECKED, limit=_CHECK_LIMIT)
-        self._config = config
+        self._examined = Panels(kept=_findings.KEPT, limit=_findings.LIMIT)
         self._before: insight.Snapshot | None = None
         self._now: insight.Snapshot | None = None
         self._extension: insight.Extension | None = None
@@ -66,7 +61,7 @@ class Server:
         if name in asked:
             return await self._panels.get(name, asked[name])
         if name == "findings":
-            return await self._checked.soon(name, self._findings, patience=_PATIENCE)
+            return await self._examined.get(name, lambda: _findings.findings(self._config(), os.environ))
         if name == "queries":
             return await self._queries(arguments)
         if name == "query":
@@ -79,7 +74,7 @@ class Server:
         """
         await self._panels.close()
         await self._counted.close()
-        await self._checked.close()
+        await self._examined.close()
         await self._watch.close()
 
     # --- panels
@@ -104,17 +99,6 @@ class Server:
 
         found: Json = await _told(self._watch.run(ask))
         return found
-
-    async def _findings(self) -> Json:
-        """
-        Check the server on a connection opened for it, as `magnus check` does.
-        """
-        began = time.monotonic()
-        snapshot = await examine_target(self._config(), os.environ)
-        found = await asyncio.to_thread(
-            findings, snapshot
-        )  # milliseconds of arithmetic that requests need not wait for
-        return {**found, "at": time.time(), "took": time.monotonic() - began}
 
     # --- statements
 
