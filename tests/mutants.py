@@ -841,7 +841,7 @@ MUTANTS = (
     ),
     unit(
         "A long outage is probed patiently", "pool/_limits.py",
-        "patience = min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "patience = 1.0",
+        "return gap * min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "return gap",
         "unit/pool/test_state.py::test_a_long_outage_is_probed_less_often",
     ),
     unit(
@@ -856,7 +856,7 @@ MUTANTS = (
     ),
     unit(
         "An outcome that nobody knows is told: of a transaction, once, and not before its unit has given up",
-        "transaction.py", "if execution.unit is None:", "if True:",
+        "transaction.py", "if not self.is_unit:", "if True:",
         "integration/test_units.py::test_an_outcome_that_nobody_knows_is_told_once_and_counted",
     ),
     unit(

@@ -81,7 +81,7 @@ QUERIES: Final = (
         "in an hour": f"sum(increase(magnus_outcome_unknown_total{{{WHERE}}}[1h]))",
     }),
     ("Slow-query log", "ops", {
-        "rows": f"sum(rate(magnus_slow_log_rows_total{{{WHERE}}}[$__rate_interval]))",
+        "rows": f"sum(rate(magnus_slow_log_written_total{{{WHERE}}}[$__rate_interval]))",
         "left out, {{reason}}": f"sum by (reason) (rate(magnus_slow_log_left_out_total{{{WHERE}}}[$__rate_interval]))",
     }),
 )  # fmt: skip

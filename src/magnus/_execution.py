@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
-from magnus import _commit
+from magnus import _commit, _driver
 from magnus._catalogue import CLEAN
 from magnus._driver import is_on_standby, is_read_only_by_default
 from magnus._normalise import normalised
@@ -302,7 +302,7 @@ class Execution:
                 self.session.heard(text)
         return result
 
-    def committed(self, started: float, *, is_successful: bool) -> None:
+    def commit_ended(self, started: float, *, is_successful: bool) -> None:
         """
         Tell of a COMMIT that was sent for the user: it is counted as nobody's statement, and may be slow like one.
         """
@@ -329,7 +329,7 @@ class Execution:
         if isinstance(error, asyncpg.InternalClientError):
             # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
             self.raw.terminate()
-            return
+            raise _driver.lost_track(error) from error
         is_read_only = self.mode.readonly or isinstance(span.server, ReadOnly)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_read_only:
             self._pool.refused_write(self._lease)

@@ -90,7 +90,7 @@ class Units(Statements):
 
         async def attempt(progress: Progress) -> T:
             begin = partial(self._begin_once, mode, priority, limit, deadline, unit=attempts)
-            async with Transaction(begin, Execution.give_back, wants_xid=xid) as tx:
+            async with Transaction(begin, Execution.give_back, wants_xid=xid, is_unit=True) as tx:
                 return await watched(fn, tx, progress)
 
         try:
@@ -276,7 +276,7 @@ class _Lead:
         unit, course = self._unit, self._course
         course.is_claimed = False
         wait = min(once.WAIT, self._deadline - self._terms.now())
-        async with Transaction(self._begin, Execution.give_back, first=unit.claim(wait)) as tx:
+        async with Transaction(self._begin, Execution.give_back, first=unit.claim(wait), is_unit=True) as tx:
             course.begun(tx.tag)
             if not course.is_claimed:
                 answer = unit.answered(await tx.fetchrow(once.FOUND, *unit.id))

@@ -89,7 +89,7 @@ CATALOGUE: Final = (
     Named("magnus_health_check_failures", "gauge", "Probes that failed in a row."),
     Named("magnus_health_checks_failed", "counter", "Probes that failed."),
     Named("magnus_slow_log_up", "gauge", "1 when slow statements are rows of the table, 0 when they are events."),
-    Named("magnus_slow_log_rows", "counter", "Rows that the slow-query log has written."),
+    Named("magnus_slow_log_written", "counter", "Slow statements that are rows."),
     Named("magnus_slow_log_waiting", "gauge", "Slow statements that are not written yet."),
     Named("magnus_slow_log_left_out", "counter",
           "Slow statements missing in the log: over its rate (capped), or not to be written in time (dropped).",
@@ -230,7 +230,7 @@ def _slow_log(figures: Mapping[str, Any] | None) -> dict[str, list[Sample]]:
         return {}
     return {
         "magnus_slow_log_up": [((), float(figures["state"] == "table"))],
-        "magnus_slow_log_rows": [((), figures["written"])],
+        "magnus_slow_log_written": [((), figures["written"])],
         "magnus_slow_log_waiting": [((), figures["waiting"])],
         "magnus_slow_log_left_out": [((reason,), figures[reason]) for reason in ("capped", "dropped")],
     }

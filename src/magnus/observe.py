@@ -125,13 +125,12 @@ class Retry(Event):
 class RetryBudgetSpent(Event):
     """
     Units that might have been tried again were not, because too much is being repeated: `refused` since the last such
-    event, which comes once a minute at most; `error_type` is the last one's.
+    event, which comes once a minute at most.
     """
 
-    name: ClassVar[str] = "database_retry_budget_spent"
+    name: ClassVar[str] = "retry_budget_spent"
     level: ClassVar[str] = "warning"
     refused: int
-    error_type: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -308,9 +308,10 @@ class Retrier:
         if not is_final and may_repeat(verdict, rights, was_once=attempts.was_once):
             now = self._clock.now()
             delay = next_delay(self._policy, failed=attempts.failed, remaining=deadline - now, uniform=self._uniform)
-            attempts.is_over_budget = delay is not None and verdict is not Verdict.NOT_SENT and not self._budget(now)
+            is_costly = verdict is not Verdict.NOT_SENT and not _driver.is_outdated_plan(error)
+            attempts.is_over_budget = delay is not None and is_costly and not self._budget(now)
             if attempts.is_over_budget:
-                self._refuse(error, now)
+                self._refuse(now)
         if delay is None or attempts.is_over_budget:
             attempts.note(error, rights)
             return None
@@ -341,10 +342,10 @@ class Retrier:
             "retries_refused": self._refused,
         }
 
-    def _refuse(self, error: Exception, now: float) -> None:
+    def _refuse(self, now: float) -> None:
         self._refused += 1
         if now >= self._tell_at:
-            self._notify(RetryBudgetSpent(self._refused - self._told, type(error).__name__))
+            self._notify(RetryBudgetSpent(self._refused - self._told))
             self._told, self._tell_at = self._refused, now + _REMINDER
 
     def _report_fault(self, error: BaseException) -> None:

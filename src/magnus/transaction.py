@@ -54,6 +54,7 @@ class Transaction(Connection):
     Attributes:
         state: Where it stands.
         xid: Its id on the server, known at its end when it was asked for and something was written.
+        is_unit: A function runs in it, and who runs that function looks after an unknown outcome.
         first: SQL that goes with BEGIN, and `tag` what the server said of it.
         last: SQL that goes with COMMIT.
         savepoint: The name that the server knows it by, when it is inside another.
@@ -69,8 +70,8 @@ class Transaction(Connection):
     """
 
     __slots__ = (
-        "_begin", "_finish", "_is_managed", "_outer", "first", "last", "mark", "savepoint", "state", "tag", "tags",
-        "until", "wants_xid", "xid",
+        "_begin", "_finish", "_is_managed", "_outer", "first", "is_unit", "last", "mark", "savepoint", "state", "tag",
+        "tags", "until", "wants_xid", "xid",
     )  # fmt: skip
 
     def __init__(
@@ -79,9 +80,11 @@ class Transaction(Connection):
         finish: Callable[[Execution], Awaitable[None]],
         *,
         wants_xid: bool = False,
+        is_unit: bool = False,
         first: str = "",
     ) -> None:
         self.wants_xid = wants_xid
+        self.is_unit = is_unit
         self.xid: str | None = None
         self.first = first
         self.tag = self.last = ""
@@ -181,40 +184,35 @@ class Transaction(Connection):
         """
         Commit, or release the savepoint. At the end of an `async with` block this is done for you.
         """
-        execution = self._leave("commit")
+        execution, began = self._leave("commit"), 0.0
         try:
             execution.check_reclaimed()
             if self.savepoint is None:
                 if self.wants_xid:
                     # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
                     self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
-                await self._commit(execution)
+                began = execution.terms.now()
+                with execution.step("COMMIT"):
+                    await execution.committing(self.last)
             else:
                 text = f"RELEASE SAVEPOINT {self.savepoint}"
                 await execution.send(text, text, execution.window(None))
                 if self.tags is not None and execution.transactions:
                     execution.transactions[-1].invalidate(*self.tags)
             self.state = State.COMMITTED
+        except OutcomeUnknown as error:
+            error.xid = self.xid
+            if not self.is_unit:  # else who runs the unit may still find out
+                execution.terms.outcome_unknown("commit", error, self.xid)
+            raise
         finally:
             if self.savepoint is None:
+                if began:
+                    execution.commit_ended(began, is_successful=self.state is State.COMMITTED)
                 if self.tags is not None:  # before anything is awaited: nobody may see the change and the old answer
                     execution.terms.committed(self.tags, is_certain=self.state is State.COMMITTED)
                 self._settle(execution)
                 await self._finish(execution)
-
-    async def _commit(self, execution: Execution) -> None:
-        started, is_done = execution.terms.now(), False
-        try:
-            with execution.step("COMMIT"):
-                await execution.committing(self.last)
-            is_done = True
-        except OutcomeUnknown as error:
-            error.xid = self.xid
-            if execution.unit is None:  # else who runs the unit may still find out
-                execution.terms.outcome_unknown("commit", error, self.xid)
-            raise
-        finally:
-            execution.committed(started, is_successful=is_done)
 
     def is_cut(self) -> bool:
         """

@@ -250,7 +250,7 @@ async def test_an_outage_is_measured_while_it_lasts():
     assert float(found["magnus_health_checks_failed_total"]) >= 1
     assert float(found["magnus_database_up"]) == 0
     assert float(found["magnus_outcome_unknown_total"]) == 0
-    assert {"magnus_slow_log_up", "magnus_slow_log_rows_total", "magnus_slow_log_waiting"} <= found.keys()
+    assert {"magnus_slow_log_up", "magnus_slow_log_written_total", "magnus_slow_log_waiting"} <= found.keys()
     for reason in ("capped", "dropped"):
         assert f'reason="{reason}"}} 0.0' in text
     assert 'class="not_sent"' in text
