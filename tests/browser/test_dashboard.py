@@ -20,7 +20,7 @@ from playwright.async_api import async_playwright, expect
 
 from magnus import DatabaseConfig, QueryPriority
 from magnus.fastapi import Magnus
-from magnus.observe import ConnectFailed, LeakSuspected, OutcomeNotKnown, PoolWarmed, Retry
+from magnus.observe import ConnectFailed, HealthCheckFailed, LeakSuspected, OutcomeNotKnown, PoolWarmed, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -303,12 +303,13 @@ async def test_events_show_repeats_outages_leaks_and_outcomes_that_nobody_knows(
     async with service(counted) as (magnus, url), Look.at(browser) as look:
         tell = magnus.database._notify
         tell(Retry(1, 0.05, "SerializationError", "could not serialize access"))
-        tell(ConnectFailed("unreachable", "ConnectionRefusedError", 1))
+        tell(HealthCheckFailed(1, "ConnectionRefusedError"))
+        tell(ConnectFailed("unreachable", "ConnectionRefusedError", 1))  # of the same outage
         tell(LeakSuspected("Task-7", "low", 31.0, 30.5, "SELECT $1", ("app.py:7",), ()))
         tell(OutcomeNotKnown("commit", "OutcomeUnknown", "742"))
         page = look.page
         await page.goto(f"{url}#/events")
-        for text in ("SerializationError", "reason=unreachable", "task=Task-7", "xid=742"):
+        for text in ("SerializationError", "database_connect_failed", "task=Task-7", "xid=742"):
             await expect(page.locator("tbody tr", has_text=text)).to_have_count(1)
         for label in ("repeated", "outages", "leaks", "outcome unknown"):
             card = page.locator(".number", has=page.get_by_text(label, exact=True))

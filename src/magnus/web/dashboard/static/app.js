@@ -293,7 +293,7 @@ const pages = {
       node: [el("h1", {}, "Events"), body],
       update() {
         const of = (...names) => known.events.filter((event) => names.includes(event.name)).length;
-        const counts = numbers([["repeated", whole(of("database_retry"))], ["outages", whole(of("database_connect_failed", "database_health_check_failed"))], ["leaks", whole(of("connection_leak_suspected")), of("connection_leak_suspected") ? "warning-text" : ""], ["outcome unknown", whole(of("database_outcome_unknown")), of("database_outcome_unknown") ? "error-text" : ""]]);
+        const counts = numbers([["repeated", whole(of("database_retry"))], ["outages", whole(of("database_health_check_failed"))], ["leaks", whole(of("connection_leak_suspected")), of("connection_leak_suspected") ? "warning-text" : ""], ["outcome unknown", whole(of("database_outcome_unknown")), of("database_outcome_unknown") ? "error-text" : ""]]);
         body.replaceChildren(counts, card("The last 200", table([["when", (r) => clock(r.at)], ["", (r) => el("span", { class: r.level === "error" ? "error-text" : r.level === "warning" ? "warning-text" : "soft" }, r.level)], ["event", (r) => r.name], ["data", (r) => el("code", {}, Object.entries(r.fields).map(([k, v]) => `${k}=${typeof v === "object" ? JSON.stringify(v) : v}`).join("  "))]], [...known.events].reverse(), "Nothing has happened.")));
       },
     };
