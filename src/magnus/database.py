@@ -29,7 +29,7 @@ from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import ConnectRecovered, PoolWarmed, WarmupFailed
-from magnus.pool import RANK, Lease, Pool, watch_forks
+from magnus.pool import Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.slowlog import SlowLog
@@ -513,12 +513,9 @@ class Database(Units):
         """
         Take a lease for user code, which may keep it: it is watched.
         """
-        pool, now, rank = self._open_pool(), self._terms.now(), RANK[lane]
+        pool = self._open_pool()
         wanted = self._terms.limits[lane].server
-        slot = pool.take(rank, now, wanted)  # as `acquire` does, without another coroutine
-        if slot is None:
-            slot = await pool.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
-        lease = Lease(slot, lane, now)
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease, inside=2)
         reading = loading.get()
         if reading is not None:
