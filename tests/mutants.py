@@ -895,6 +895,26 @@ MUTANTS = (
         "            self._window = 1  # seldom", "            pass  # seldom",
         "unit/pool/test_state.py::test_a_lost_connection_is_replaced_by_one_connect_whoever_waits",
     ),
+    unit(
+        "An outcome that nobody knows is told: of a statement that writes",
+        "_statements.py", 'self._terms.outcome_unknown("statement", error)', "pass",
+        "integration/test_units.py::test_an_outcome_that_nobody_knows_is_told_once_and_counted",
+    ),
+    unit(
+        "An outcome that nobody knows is told: of a transaction, once, and not before its unit has given up",
+        "transaction.py", "if not self.is_unit:", "if True:",
+        "integration/test_units.py::test_an_outcome_that_nobody_knows_is_told_once_and_counted",
+    ),
+    unit(
+        "A spent retry budget is told once a minute, not for every unit",
+        "retry.py", "if now >= self._tell_at:", "if True:",
+        "unit/test_retry.py::test_what_the_budget_refused_is_counted_and_told_once_a_minute",
+    ),
+    unit(
+        "A trace that is not sampled gets no span",
+        "opentelemetry.py", "return not context.is_valid or context.trace_flags.sampled", "return True",
+        "integration/test_opentelemetry.py::test_a_trace_that_is_not_sampled_gets_no_span_and_all_its_durations",
+    ),
 )  # fmt: skip
 
 

@@ -41,6 +41,12 @@ POOL: Final = (
             f"sum by (magnus_lane) (rate(db_client_connection_timeouts_total{{{WHERE}}}[$__rate_interval]))",
         "refused, {{magnus_lane}}":
             f"sum by (magnus_lane) (rate(magnus_pool_rejected_total{{{WHERE}}}[$__rate_interval]))",
+        "of these shed, {{magnus_lane}}":
+            f"sum by (magnus_lane) (rate(magnus_pool_shed_total{{{WHERE}}}[$__rate_interval]))",
+    }),
+    ("Nothing handed out, no connects", "s", {
+        "every caller waits": f"max(magnus_pool_exhausted_seconds{{{WHERE}}})",
+        "connects fail": f"max(magnus_pool_outage_seconds{{{WHERE}}})",
     }),
     ("Connections opened, failed, discarded", "ops", {
         "opened": f"sum(rate(magnus_pool_connects_total{{{WHERE}}}[$__rate_interval]))",
@@ -66,6 +72,17 @@ QUERIES: Final = (
         "slow": f"sum(rate(magnus_slow_queries_total{{{WHERE}}}[$__rate_interval]))",
         "timed out": f"sum(rate(magnus_statement_timeouts_total{{{WHERE}}}[$__rate_interval]))",
         "repeated": f"sum(rate(magnus_retries_total{{{WHERE}}}[$__rate_interval]))",
+    }),
+    ("Repeated, by what the failure had left behind", "ops", {
+        "{{class}}": f"sum by (class) (rate(magnus_retries_total{{{WHERE}}}[$__rate_interval]))",
+        "not repeated, budget spent": f"sum(rate(magnus_retries_refused_total{{{WHERE}}}[$__rate_interval]))",
+    }),
+    ("Outcome unknown", "short", {
+        "in an hour": f"sum(increase(magnus_outcome_unknown_total{{{WHERE}}}[1h]))",
+    }),
+    ("Slow-query log", "ops", {
+        "rows": f"sum(rate(magnus_slow_log_written_total{{{WHERE}}}[$__rate_interval]))",
+        "left out, {{reason}}": f"sum by (reason) (rate(magnus_slow_log_left_out_total{{{WHERE}}}[$__rate_interval]))",
     }),
 )  # fmt: skip
 BIG: Final = (

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from magnus._terms import Terms
     from magnus.lanes import QueryPriority
     from magnus.pool import Lease, Pool
+    from magnus.retry import Attempts
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
@@ -72,7 +73,7 @@ class Execution:
         is_released: The lease was given back; the connection is somebody else's.
         is_late: A statement was abandoned, and the server may still be at it.
         asked_at: When the lease was asked for (monotonic seconds), 0.0 when nobody noted it.
-        attempts: Units of work that were begun for it, this one included.
+        unit: What there was of the unit that it works for, None for one that cannot be repeated.
         trace: What statements may have left in the session; None where it is reset whatever they did.
     """
 
@@ -80,7 +81,6 @@ class Execution:
         "_lease",
         "_pool",
         "asked_at",
-        "attempts",
         "deadline",
         "is_late",
         "is_released",
@@ -92,6 +92,7 @@ class Execution:
         "terms",
         "trace",
         "transactions",
+        "unit",
     )
 
     def __init__(self, pool: Pool, lease: Lease, terms: Terms) -> None:
@@ -109,7 +110,7 @@ class Execution:
         self.is_released = False
         self.is_late = False
         self.asked_at = 0.0
-        self.attempts = 1
+        self.unit: Attempts | None = None
 
     async def give_back(self, *, is_known: bool = True) -> None:
         """
@@ -296,11 +297,22 @@ class Execution:
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
                 ended = None if is_successful else sys.exception()
-                wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
-                terms.tell(text, seconds, call.__name__, result, self.lane, wait, self.attempts, args, ended)
+                terms.tell(text, seconds, call.__name__, result, self.lane, self._waited(), self.unit, args, ended)
             if self.session.is_changed:
                 self.session.heard(text)
         return result
+
+    def commit_ended(self, started: float, *, is_successful: bool) -> None:
+        """
+        Tell of a COMMIT that was sent for the user: it is counted as nobody's statement, and may be slow like one.
+        """
+        terms, error = self.terms, None if is_successful else sys.exception()
+        seconds = terms.now() - started
+        if seconds > terms.stats.tell_after:
+            terms.tell("COMMIT", seconds, "commit", None, self.lane, self._waited(), self.unit, (), error)
+
+    def _waited(self) -> float:
+        return self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
 
     def cut_short(self) -> None:
         """

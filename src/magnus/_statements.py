@@ -305,6 +305,7 @@ class Statements:
         is_sent = is_done = False
         result: Any = None
         delay: float | None = None
+        attempts: Attempts | None = None
         try:
             pool, rank = self._pool_open(), RANK[lane]
             slot = pool.take(rank, span.started, span.server)
@@ -329,6 +330,7 @@ class Statements:
                     raise execution.overtime(text, span) from None
                 raise
             except Exception as error:
+                attempts = Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
                 execution = execution or self._hold(pool, slot, lane)
                 execution.judge(error, text, span, sent=sent)
                 raise
@@ -337,14 +339,14 @@ class Statements:
                 done = now()
                 if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done):
                     ended = None if is_done else sys.exception()
-                    terms.tell(text, done - sent, method, result, lane, sent - span.started, 1, args, ended)
+                    terms.tell(text, done - sent, method, result, lane, sent - span.started, attempts, args, ended)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
                 else:
                     await (execution or self._hold(pool, slot, lane)).give_back(is_known=is_known)
         except Exception as error:
-            attempts = Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
+            attempts = attempts or Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
             delay = self._retrier.decide(error, attempts, _rights(rights, text), span.deadline)
             if delay is None:
                 self._failed(error, text, attempts, rights)
@@ -382,7 +384,7 @@ class Statements:
 
         async def attempt(progress: Progress) -> Any:
             execution = await self._lease(lane, span.deadline, is_named=lanes.is_named(priority))
-            execution.asked_at, execution.attempts = span.started, attempts.failed + 1
+            execution.asked_at, execution.unit = span.started, attempts
             try:
                 await execution.settle(text, span)
                 progress.is_sent, progress.is_final = True, is_final

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from magnus.config import DatabaseConfig
     from magnus.lanes import QueryPriority
     from magnus.observe import Event
+    from magnus.retry import Attempts
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
@@ -100,18 +101,19 @@ class Terms:
         result: object,
         lane: QueryPriority,
         wait: float,
-        attempts: int,
+        unit: Attempts | None,
         args: Sequence[Any],
         error: BaseException | None,
     ) -> None:
         """
-        Tell of a statement that was sent and has ended, when `stats.ran` said that somebody wants to know.
+        Tell of a statement that was sent and has ended, when `stats.ran` said that somebody wants to know. `unit` is
+        what there was before of the unit it belongs to; None of one that is not repeated.
         """
-        stats = self.stats
+        stats, attempts = self.stats, 1 if unit is None else unit.failed + 1
         if self.slow is not None and seconds > stats.slow_after:
             self.slow(text, seconds, method, result, lane, wait, attempts, args, error)
         if stats.is_watched:
-            self.watched(Ended(text, seconds, lane, wait, attempts, error))
+            self.watched(Ended(text, seconds, lane, wait, attempts, error, unit=unit))
 
     def never_ran(self, text: str, lane: QueryPriority, started: float, attempts: int) -> None:
         """

@@ -89,7 +89,7 @@ class Units(Statements):
         attempts = Attempts()
 
         async def attempt(progress: Progress) -> T:
-            begin = partial(self._begin_once, mode, priority, limit, deadline)
+            begin = partial(self._begin_once, mode, priority, limit, deadline, unit=attempts)
             async with Transaction(begin, Execution.give_back, wants_xid=xid, is_unit=True) as tx:
                 return await watched(fn, tx, progress)
 
@@ -153,8 +153,9 @@ class Units(Statements):
         flight = self._flights[unit.id] = once.Flight(unit.request_hash)
         answer = None
         try:
-            begin = partial(self._begin_once, mode, priority, limit, deadline)
-            lead = _Lead(self._retrier, self._terms, begin, unit, deadline)
+            attempts = Attempts()
+            begin = partial(self._begin_once, mode, priority, limit, deadline, unit=attempts)
+            lead = _Lead(self._retrier, self._terms, begin, unit, deadline, attempts)
             answer, found = await lead.run(fn, result, reference)
         except OutcomeUnknown as error:
             self._terms.outcome_unknown("unit", error, error.xid)
@@ -200,6 +201,7 @@ class Units(Statements):
         deadline: float,
         transaction: Transaction,
         wait: float | None = None,
+        unit: Attempts | None = None,
     ) -> Execution:
         """
         Begin on a lease of its own; who waits for one waits no longer than the lane's statements may take.
@@ -208,7 +210,7 @@ class Units(Statements):
         if wait is None:
             wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
         execution = await self._lend_out(lane, wait, is_named=lanes.is_named(priority))
-        execution.asked_at = now
+        execution.asked_at, execution.unit = now, unit
         is_begun = False
         try:
             transaction.tag = await execution.begin(mode, timeout, deadline=deadline, first=transaction.first)
@@ -224,13 +226,14 @@ class _Lead:
     Carries one unit out, for all who wait for it in this process, in as many attempts as it takes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917
         self,
         retrier: Retrier,
         terms: Terms,
         begin: Callable[[Transaction], Awaitable[Execution]],
         unit: once.Unit,
         deadline: float,
+        attempts: Attempts,
     ) -> None:
         self._retrier = retrier
         self._terms = terms
@@ -238,7 +241,7 @@ class _Lead:
         self._unit = unit
         self._deadline = deadline
         self._course = once.Course()
-        self._attempts = Attempts()
+        self._attempts = attempts
 
     async def run(
         self, fn: Callable[[Transaction], Awaitable[T]], result: type[T], reference: Callable[[T], object] | None

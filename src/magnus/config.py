@@ -190,8 +190,9 @@ class DatabaseConfig:
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
         """
-        Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, MAGNUS_LANES and
-        MAGNUS_LANE_TIMEOUTS as JSON (`{"low": {"cap": 2}}`, `{"low": "45s"}`), and the names
+        Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, MAGNUS_LANES,
+        MAGNUS_LANE_TIMEOUTS and MAGNUS_SLOW_LOG_REDACT as JSON (`{"low": {"cap": 2}}`, `{"low": "45s"}`, `["rule"]`),
+        and the names
         DATABASE_URL, DB_POOL_MIN, DB_POOL_MAX, DB_QUERY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_TRANSACTION_TIMEOUT.
 
         `overrides` win over MAGNUS_*, which wins over the others. An empty DATABASE_URL counts as not set.
@@ -217,6 +218,9 @@ class DatabaseConfig:
             if field_name not in overrides and environ.get(name):
                 found[field_name] = {lane: read(f"{name}[{lane}]", own) for lane, own in _json(name, environ[name])}
                 origin[field_name] = name
+        rules = "MAGNUS_SLOW_LOG_REDACT"
+        if "slow_log_redact" not in overrides and environ.get(rules):
+            found["slow_log_redact"], origin["slow_log_redact"] = _json_list(rules, environ[rules]), rules
         try:
             return cls(**found, **overrides)
         except ConfigError as error:
@@ -469,6 +473,16 @@ def _json(name: str, text: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(found, dict):
         raise ConfigError(name, text, 'must be JSON like {"low": …}')
     return found.items()
+
+
+def _json_list(name: str, text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise ConfigError(name, text, 'must be a JSON list like ["^4[0-9]{15}$"]')
+    return found
 
 
 def _lane_from(name: str, own: object) -> LaneSettings:

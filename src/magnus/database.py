@@ -405,9 +405,10 @@ class Database(Units):
         `cache` once a cached function was called.
         """
         pool = None if self._pool is None else self._pool.snapshot()
+        is_connected = self._pool is not None and self._control is not None and self._control.verdicts.is_ok
         found = {
             "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
-            "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
+            "pool_stats": pool_figures(pool, is_connected=is_connected, max_size=self._config.max_pool_size),
         }
         if self._slow_log is not None:
             found["slow_log"] = self._slow_log.snapshot()

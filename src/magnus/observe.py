@@ -42,6 +42,7 @@ class Ended:
         attempts: Of the unit of work, this one included.
         error: What ended it, or None.
         is_sent: The server was asked.
+        unit: The same for all attempts at a unit that was, or may be, repeated; None for what is not.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Ended:
     attempts: int
     error: BaseException | None
     is_sent: bool = True
+    unit: object | None = None
 
 
 class Watcher(Protocol):

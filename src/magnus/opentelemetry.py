@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.trace import SpanContext, TracerProvider
 
     from magnus.database import Database
     from magnus.lanes import QueryPriority
@@ -96,6 +96,7 @@ class Instrumentation:
         self._target = _target(db)
         self.pool: Final = {_POOL: pool}
         self._since_flush = 0
+        self._courses: WeakKeyDictionary[Any, _Course] = WeakKeyDictionary()
         self._figures: tuple[float, Figures] = (float("-inf"), {})
         db.watch(self)
         instruments.watching.append(self)
@@ -117,26 +118,34 @@ class Instrumentation:
         """
         text, told = _described(statement.text)
         shared = {**self._target, **told, _LANE: statement.lane.value, **_outcome(statement.error)}
-        now = time.time_ns()
-        lasted = statement.seconds if statement.is_sent else statement.wait
-        more: Attributes = {"db.query.text": text, "magnus.wait_time": statement.wait, **self.pool}
-        if statement.attempts > 1:
-            more["magnus.attempt"] = statement.attempts
-        span = self._tracer.start_span(
-            str(told.get("db.query.summary", "postgresql")),
-            kind=trace.SpanKind.CLIENT,
-            attributes={**shared, **more},
-            start_time=now - int(lasted * 1e9),
-        )
-        if statement.error is not None:
-            span.set_status(trace.StatusCode.ERROR, type(statement.error).__name__)  # its text may hold a value
-        span.end(now)
+        if _may_be_sampled():
+            self._trace(statement, text, shared)
         if statement.is_sent:
             self._instruments.durations["operation"].record(statement.seconds, shared)
         self._since_flush += 1
         if self._since_flush >= _FLUSH:
             self._since_flush = 0
             self._db.distributions(())
+
+    def _trace(self, statement: Ended, text: str, shared: Attributes) -> None:
+        now = time.time_ns()
+        lasted = statement.seconds if statement.is_sent else statement.wait
+        more: Attributes = {"db.query.text": text, "magnus.wait_time": statement.wait, **self.pool}
+        if statement.attempts > 1:
+            more["magnus.attempt"] = statement.attempts
+        course = None if statement.unit is None else self._courses.setdefault(statement.unit, _Course())
+        span = self._tracer.start_span(
+            str(shared.get("db.query.summary", "postgresql")),
+            kind=trace.SpanKind.CLIENT,
+            attributes={**shared, **more},
+            links=None if course is None else course.links(statement.attempts),
+            start_time=now - int(lasted * 1e9),
+        )
+        if statement.error is not None:
+            span.set_status(trace.StatusCode.ERROR, type(statement.error).__name__)  # its text may hold a value
+        span.end(now)
+        if course is not None:
+            course.last = span.get_span_context()
 
     def took(self, what: str, lane: QueryPriority | None, seconds: list[float]) -> None:
         """
@@ -179,6 +188,22 @@ class Instrumentation:
         self._figures = (time.monotonic(), self._db.get_stats()["pool_stats"])
 
 
+class _Course:
+    """
+    The attempts at one unit: the first span of each but the first is linked to the last one of the attempt before.
+    """
+
+    __slots__ = ("_attempt", "last")
+
+    def __init__(self) -> None:
+        self._attempt = 1
+        self.last: SpanContext | None = None
+
+    def links(self, attempt: int) -> list[trace.Link] | None:
+        before, self._attempt = self._attempt, attempt
+        return None if attempt == before or self.last is None else [trace.Link(self.last, {"magnus.link": "retry_of"})]
+
+
 class _Instruments:
     """
     The instruments of one provider of meters, shared by all databases: a second instrument of a name is not made.
@@ -203,6 +228,7 @@ class _Instruments:
         for make, name, unit, help, read in (  # noqa: A001
             (gauge, "count", "{connection}", "Connections that are open, by state.", _by_state),
             (gauge, "max", "{connection}", "Connections that there may be.", _one("max_size")),
+            (gauge, "idle.max", "{connection}", "Connections that may be idle.", _one("max_size")),
             (gauge, "idle.min", "{connection}", "Connections kept open in the background.", _one("min_size")),
             (gauge, "pending_requests", "{request}", "Callers that wait for a connection.", _by_lane("waiting")),
             (counter, "timeouts", "{timeout}", "Callers that got no connection in their time.", _by_lane("timeouts")),
@@ -259,6 +285,15 @@ def _described(text: str) -> tuple[str, Attributes]:
         if len(words) == 2 and words[0] in _ON_TABLES:
             found["db.collection.name"] = words[1]
     return normal.text, found
+
+
+def _may_be_sampled() -> bool:
+    """
+    Say whether the span around is sampled, or there is none. A trace that is not sampled gets none of ours, whatever
+    the sampler would say of it: to ask costs several times as much.
+    """
+    context = trace.get_current_span().get_span_context()
+    return not context.is_valid or context.trace_flags.sampled
 
 
 def _outcome(error: BaseException | None) -> Attributes:

@@ -215,7 +215,7 @@ class Attempts:
         is_over_budget: It would have been repeated, were there not too much of it.
     """
 
-    __slots__ = ("failed", "is_over_budget", "may_be_stored", "phase", "was_once")
+    __slots__ = ("__weakref__", "failed", "is_over_budget", "may_be_stored", "phase", "was_once")
 
     def __init__(self, phase: Phase = Phase.UNSENT) -> None:
         self.phase = phase

@@ -184,13 +184,14 @@ class Transaction(Connection):
         """
         Commit, or release the savepoint. At the end of an `async with` block this is done for you.
         """
-        execution = self._leave("commit")
+        execution, began = self._leave("commit"), 0.0
         try:
             execution.check_reclaimed()
             if self.savepoint is None:
                 if self.wants_xid:
                     # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
                     self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
+                began = execution.terms.now()
                 with execution.step("COMMIT"):
                     await execution.committing(self.last)
             else:
@@ -206,6 +207,8 @@ class Transaction(Connection):
             raise
         finally:
             if self.savepoint is None:
+                if began:
+                    execution.commit_ended(began, is_successful=self.state is State.COMMITTED)
                 if self.tags is not None:  # before anything is awaited: nobody may see the change and the old answer
                     execution.terms.committed(self.tags, is_certain=self.state is State.COMMITTED)
                 self._settle(execution)

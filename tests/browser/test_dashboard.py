@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from playwright.async_api import async_playwright, expect
 
 from magnus import DatabaseConfig, QueryPriority
 from magnus.fastapi import Magnus
-from magnus.observe import PoolWarmed
+from magnus.observe import ConnectFailed, HealthCheckFailed, LeakSuspected, OutcomeNotKnown, PoolWarmed, Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -286,11 +287,33 @@ async def test_five_thousand_statements_are_a_page_that_can_be_searched(counted,
     await con.execute(";".join(f"SELECT {one}, {other} FROM wide" for one in names for other in names))
     await con.close()
     async with service(counted) as (_, url), Look.at(browser) as look:
+        began = time.perf_counter()
         await look.page.goto(f"{url}#/queries")
         await expect(look.page.locator("tbody tr")).to_have_count(200)
+        took = time.perf_counter() - began
+        print(f"\nthe page of 4,900 statements: {took:.2f} s from nothing to 200 rows")  # noqa: T201  # with -s
         await expect(look.page.locator("h2")).to_contain_text(re.compile(r"200 of 4,\d{3} statements"))
         await look.page.get_by_label("Containing").fill("c69, c42 from")
         await expect(look.page.locator("tbody tr")).to_have_count(1)
+        assert look.said == []
+
+
+async def test_events_show_repeats_outages_leaks_and_outcomes_that_nobody_knows(counted, browser):
+    """Each with its data, counted above the list."""
+    async with service(counted) as (magnus, url), Look.at(browser) as look:
+        tell = magnus.database._notify
+        tell(Retry(1, 0.05, "SerializationError", "could not serialize access"))
+        tell(HealthCheckFailed(1, "ConnectionRefusedError"))
+        tell(ConnectFailed("unreachable", "ConnectionRefusedError", 1))  # of the same outage
+        tell(LeakSuspected("Task-7", "low", 31.0, 30.5, "SELECT $1", ("app.py:7",), ()))
+        tell(OutcomeNotKnown("commit", "OutcomeUnknown", "742"))
+        page = look.page
+        await page.goto(f"{url}#/events")
+        for text in ("SerializationError", "database_connect_failed", "task=Task-7", "xid=742"):
+            await expect(page.locator("tbody tr", has_text=text)).to_have_count(1)
+        for label in ("repeated", "outages", "leaks", "outcome unknown"):
+            card = page.locator(".number", has=page.get_by_text(label, exact=True))
+            await expect(card.locator("b")).to_have_text("1")
         assert look.said == []
 
 

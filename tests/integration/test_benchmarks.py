@@ -39,6 +39,11 @@ ROWS = {
         )
         for mode in ("off", "on", "wait_target")
     ],
+    "bench_observers": [
+        "off", "off again (A/A)", "logs", "Prometheus", "OpenTelemetry metrics", "OpenTelemetry spans",
+        "OpenTelemetry spans, trace not sampled",
+    ],
+    "bench_scrape": ["fresh", "fresh, OpenMetrics", "kept"],
     "bench_check": ["100 tables, 300 indexes"],
     "bench_aa": ["A against A", "A against A, resampled", "B a tenth slower"],
     "bench_scale": ["magnus", "plain pool"],
@@ -48,6 +53,8 @@ ROWS = {
 }  # fmt: skip
 GOALS = {
     "bench_pool": 6,
+    "bench_observers": 2,
+    "bench_scrape": 2,
     "bench_check": 3,
     "bench_lanes": 8,
     "bench_limits": 2,
@@ -101,6 +108,7 @@ def test_the_generator_says_how_late_it_was_and_what_pgbench_measured(tmp_path):
 
 
 EXACT = {
+    "bench_outage": ["statements that nothing was said of"],
     "bench_slow_log": ["rows lost below the rate"],
     "bench_fingerprints": ["no shape holds two queryids (% merged)"],
     "bench_reports": ["calls that a report has too many or too few"],

@@ -13,9 +13,15 @@ import asyncpg
 import httpx2
 import pytest
 from fastapi import FastAPI
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from magnus import Database, DatabaseConfig, MagnusError, QueryTimeout, cli, insight, logs
 from magnus.fastapi import AdmissionMiddleware, Magnus, RequestIdMiddleware, install_error_handlers
+from magnus.opentelemetry import instrument
 from tests.facade_fakes import until
 
 PASSWORD, LITERAL, VALUE, TOKEN = "canaryPassword", "canaryLiteral", "canaryValue", "canaryToken"
@@ -158,12 +164,18 @@ async def test_a_server_that_refuses_or_is_away_hears_no_secret_told(server, dat
         assert_silent(text, "the error")
 
 
-async def test_nothing_secret_is_in_any_answer_of_a_service(target):
-    """Figures, metrics, readiness, and the problems that a failing route becomes."""
+async def test_nothing_secret_is_in_any_answer_of_a_service(target, caplog):
+    """Figures, metrics, readiness, every panel of the dashboard, problems of failing routes, log lines, spans."""
+    caplog.set_level(logging.DEBUG)
+    spans, measured = InMemorySpanExporter(), InMemoryMetricReader()
+    provider, meters = TracerProvider(shutdown_on_exit=False), MeterProvider([measured], shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(spans))
     config = DatabaseConfig(dsn=target, min_pool_size=1, max_pool_size=3, **EVERYTHING)
     magnus = Magnus(config, warmup=1)
     app = FastAPI(lifespan=magnus.lifespan)
     app.include_router(magnus.router, prefix="/api")
+    app.include_router(magnus.metrics)
+    app.include_router(magnus.dashboard(token=f"{TOKEN}-of-the-page"), prefix="/dashboard")
     app.add_middleware(AdmissionMiddleware)
     app.add_middleware(RequestIdMiddleware)
     install_error_handlers(app)
@@ -173,16 +185,40 @@ async def test_nothing_secret_is_in_any_answer_of_a_service(target):
         await magnus.database.fetch(f"SELECT pg_sleep(9), '{LITERAL}', $1::text", VALUE, timeout=0.05)
 
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {TOKEN}-of-the-page"}
     async with (
         app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://t", headers={"Authorization": TOKEN}) as client,
+        httpx2.AsyncClient(transport=transport, base_url="http://t", headers=headers) as client,
     ):
-        await provoke(magnus.database)
-        paths = ("/slow", "/api/health/stats", "/api/health/readiness", "/api/metrics", "/metrics", "/openapi.json")
+        telemetry = instrument(magnus.database, tracer_provider=provider, meter_provider=meters)
+        with provider.get_tracer("test").start_as_current_span("caller"):
+            await provoke(magnus.database)
+        await written(magnus.database)
+
+        async def is_checked():
+            return "rows" in (await client.get("/dashboard/api/findings")).json()
+
+        await until(is_checked)
+        listed = (await client.get("/dashboard/api/queries?limit=500")).json()
+        pages = ("snapshot?since=0", "server", "activity", "slow", "findings", "queries?limit=500&sort=mean")
+        paths = [
+            "/slow", "/api/health/stats", "/api/health/readiness", "/metrics", "/openapi.json", "/dashboard/",
+            *(f"/dashboard/api/{page}" for page in pages),
+            *(f"/dashboard/api/query?id={row['id']}" for row in listed["rows"]),
+        ]  # fmt: skip
         answers = [await client.get(path) for path in paths]
-    assert [answers[0].status_code, answers[1].status_code] == [503, 200]
-    for path, answer in zip(paths, answers, strict=True):
-        assert_silent(f"{answer.headers} {answer.text}", path)
+        told = repr(measured.get_metrics_data())
+        telemetry.stop()
+    assert [answers[0].status_code, *{answer.status_code for answer in answers[1:]}] == [503, 200]
+    assert len(listed["rows"]) > 15
+    assert not [path for path, answer in zip(paths, answers, strict=True) if "unavailable" in answer.text]
+    seen = {f"{path}": f"{answer.headers} {answer.text}" for path, answer in zip(paths, answers, strict=True)}
+    seen["the log lines"] = "\n".join(f"{vars(record)}" for record in caplog.records if record.name == "magnus")
+    seen["the spans"] = "\n".join(span.to_json() for span in spans.get_finished_spans())
+    seen["the metrics"] = told
+    assert len(spans.get_finished_spans()) > 15
+    for where, text in seen.items():
+        assert_silent(text, where)
 
 
 async def test_nothing_secret_is_said_by_a_command(target, capsys, monkeypatch):

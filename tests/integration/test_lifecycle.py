@@ -48,7 +48,7 @@ async def test_a_leaked_connection_is_reported_then_taken_back(dsn, told):
         await con.give_back()
         kinds = [type(event) for event in told if "leak" in event.name]
         assert kinds == [LeakSuspected, LeakReclaimed, LeakReturned]
-        assert told[[type(event) for event in told].index(LeakReclaimed)].query == "SELECT ? + ?"
+        assert told[[type(event) for event in told].index(LeakReclaimed)].query == "SELECT $1 + $2"
 
 
 async def test_a_leaked_transaction_stores_nothing(dsn, told):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from magnus import DatabaseConfig, QueryPriority
+from magnus import Database, DatabaseConfig, MagnusError, QueryPriority
 from magnus.fastapi import Magnus
 from magnus.metrics import CATALOGUE, DatabaseCollector, Exposition, registry_of
 
@@ -225,6 +226,34 @@ async def test_the_figures_are_those_of_the_database(dsn):
     assert float(found[f"db_client_connection_create_time_seconds_count{{{name}}}"]) >= 1
     assert float(found[f"magnus_database_up{{{name}}}"]) == 1
     assert found[f'magnus_events_total{{{name},event="connection_leak_suspected"}}'] == "0.0"
+
+
+async def test_an_outage_is_measured_while_it_lasts():
+    """No server at all: connects fail, probes fail, and both say since when or how often."""
+    config = DatabaseConfig(dsn="postgresql://x@127.0.0.1:1/x?sslmode=disable", min_pool_size=1, max_retries=1)
+    db = Database(config)
+    exposition = Exposition(registry_of(DatabaseCollector.of(db)), now=itertools.count().__next__)
+    await db.connect(wait=False)
+    try:
+
+        async def is_failing() -> bool:
+            with contextlib.suppress(MagnusError):
+                await db.fetchval("SELECT 1", timeout=0.2)
+            return bool(db.get_stats()["pool_stats"]["is_failing"])
+
+        await until(is_failing)
+        text = exposition.render("")[0].decode()
+    finally:
+        await db.close()
+    found = dict(re.findall(r"^(magnus_\w+)\{db_client_connection_pool_name=\"main\"\} (\S+)$", text, re.MULTILINE))
+    assert float(found["magnus_pool_outage_seconds"]) > 0
+    assert float(found["magnus_health_checks_failed_total"]) >= 1
+    assert float(found["magnus_database_up"]) == 0
+    assert float(found["magnus_outcome_unknown_total"]) == 0
+    assert {"magnus_slow_log_up", "magnus_slow_log_written_total", "magnus_slow_log_waiting"} <= found.keys()
+    for reason in ("capped", "dropped"):
+        assert f'reason="{reason}"}} 0.0' in text
+    assert 'class="not_sent"' in text
 
 
 async def test_it_is_small_valid_and_made_once_a_second(dsn):

@@ -319,10 +319,10 @@ async def test_whatever_fails_after_an_unknown_outcome_leaves_it_unknown(db, mon
     lose_commits(monkeypatch, stored=True)
     begin = Database._begin_once
 
-    async def no_more(self, *args):
+    async def no_more(self, *args, **options):
         if db.runs:
             raise ConnectionRefusedError
-        return await begin(self, *args)
+        return await begin(self, *args, **options)
 
     monkeypatch.setattr(Database, "_begin_once", no_more)
     with pytest.raises(OutcomeUnknown) as caught:

@@ -11,10 +11,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, use_span
 
 from magnus import Database, DatabaseConfig, PoolTimeout, QueryPriority, QueryTimeout
 from magnus.opentelemetry import instrument, with_traceparent
+from tests.facade_fakes import until
 
 LANES = {"critical", "high", "normal", "low", "background"}
 
@@ -24,7 +26,7 @@ class Telemetry:
 
     def __init__(self, db):
         self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
-        self.tracers = TracerProvider()
+        self.tracers = TracerProvider(sampler=ALWAYS_ON)  # which asks no parent
         self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.meters = MeterProvider([self.reader])
         self.on = self.instrument(db)
@@ -167,6 +169,7 @@ async def test_metrics_have_the_names_and_units_of_the_conventions(dsn):
         "db.client.connection.use_time": "s",
         "db.client.connection.count": "{connection}",
         "db.client.connection.max": "{connection}",
+        "db.client.connection.idle.max": "{connection}",
         "db.client.connection.idle.min": "{connection}",
         "db.client.connection.pending_requests": "{request}",
         "db.client.connection.timeouts": "{timeout}",
@@ -273,3 +276,48 @@ async def test_the_trace_reaches_the_server_only_on_request(dsn):
     assert told.endswith(wanted)
     texts = {span.attributes["db.query.text"] for span in telemetry.spans if "db.query.text" in span.attributes}
     assert texts == {"SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()"}
+
+
+async def test_a_repeat_is_linked_to_the_attempt_before(dsn):
+    """A statement by itself whose connection is cut, and a unit that the server took back; COMMIT is a span too."""
+    async with opened(dsn, retry_delay=0.01) as (db, telemetry):
+        other = await asyncpg.connect(dsn)
+        await other.execute("SELECT pg_advisory_lock(1)")
+        task = asyncio.create_task(db.fetchval("SELECT pg_advisory_xact_lock_shared(1)", read=True))
+        query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        await until(lambda: other.fetchval(f"SELECT EXISTS ({query})"))
+        await other.execute(f"SELECT pg_terminate_backend(pid) FROM ({query}) AS waiting")
+        await other.execute("SELECT pg_advisory_unlock(1)")
+        await task
+        await other.close()
+        first, second = telemetry.spans
+        telemetry.exporter.clear()
+        runs = []
+
+        async def unit(tx):
+            runs.append(1)
+            await tx.execute("SELECT 1")
+            if len(runs) == 1:
+                await tx.execute("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40001'; END $$")
+
+        await db.run_in_transaction(unit)
+        ok, failed, again, commit = telemetry.spans
+
+    assert [link.context.span_id for link in second.links] == [first.context.span_id]
+    assert (second.attributes["magnus.attempt"], list(first.links)) == (2, [])
+    assert failed.attributes["db.response.status_code"] == "40001"
+    assert [link.context.span_id for link in again.links] == [failed.context.span_id]
+    assert [list(span.links) for span in (ok, failed, commit)] == [[], [], []]
+    assert (commit.name, commit.attributes["magnus.attempt"]) == ("COMMIT", 2)
+
+
+async def test_a_trace_that_is_not_sampled_gets_no_span_and_all_its_durations(dsn):
+    """Whatever the sampler is."""
+    unsampled = NonRecordingSpan(SpanContext(trace_id=1, span_id=1, is_remote=True))
+    async with opened(dsn) as (db, telemetry):
+        with use_span(unsampled):
+            assert await db.fetchval("SELECT 1") == 1
+        points = telemetry.points("db.client.operation.duration")
+
+    assert telemetry.spans == ()
+    assert sum(point.count for point in points) == 1

@@ -60,7 +60,7 @@ async def test_a_silent_lease_is_reported_once_and_its_return_too(bench):
 
     (told,) = bench.events
     assert isinstance(told, LeakSuspected)
-    assert (told.lane, told.held, told.silent, told.query) == ("critical", 30.0, 30.0, "SELECT ?")
+    assert (told.lane, told.held, told.silent, told.query) == ("critical", 30.0, 30.0, "SELECT $1")
     assert told.task == asyncio.current_task().get_name()
     assert "hold" in told.acquired_at[0]
     assert "test_a_silent_lease_is_reported_once" in told.acquired_at[1]

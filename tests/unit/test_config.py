@@ -41,6 +41,7 @@ def test_it_is_frozen():
         ("MAGNUS_STATEMENT_TIMEOUT", "1min", "statement_timeout", 60.0),
         ("MAGNUS_APPLICATION_NAME", "desk", "application_name", "desk"),
         ("MAGNUS_RETRY_BACKOFF", "3", "retry_backoff", 3.0),
+        ("MAGNUS_SLOW_LOG_REDACT", '["^4[0-9]{15}$", "token"]', "slow_log_redact", ("^4[0-9]{15}$", "token")),
         ("DATABASE_URL", "postgresql://h/d", "safe_dsn", "postgresql://h/d"),
         ("DATABASE_URL", "", "safe_dsn", "postgresql://"),
     ],
@@ -65,6 +66,15 @@ def test_a_bad_variable_is_named(value):
         DatabaseConfig.from_environ({"DB_POOL_MIN": value})
 
     assert caught.value.field == "DB_POOL_MIN"
+
+
+@pytest.mark.parametrize("value", ["secret", '{"a": 1}', '["("]', "[1]"])
+def test_rules_that_are_no_json_list_of_expressions_are_named(value):
+    """By their variable."""
+    with pytest.raises(ConfigError) as caught:
+        DatabaseConfig.from_environ({"MAGNUS_SLOW_LOG_REDACT": value})
+
+    assert caught.value.field == "MAGNUS_SLOW_LOG_REDACT"
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "0", "nan", "inf", "5 parsecs", "1e400"])

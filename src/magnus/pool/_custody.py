@@ -10,10 +10,11 @@ from asyncio import current_task
 from typing import TYPE_CHECKING, Final
 
 from magnus._driver import LeaseReclaimed, has_listeners
+from magnus._normalise import normalised
 from magnus.errors import NestedAcquire
 from magnus.lanes import LANES
 from magnus.observe import LeakReclaimed, LeakReturned, LeakSuspected, NestedAcquireRisk
-from magnus.pool._leaks import Holding, Holdings, Verdict, masked
+from magnus.pool._leaks import Holding, Holdings, Verdict
 from magnus.pool._nested import Held, is_stuck
 from magnus.pool._places import described, here, name_of, stack_of
 from magnus.pool._slots import Slot, State
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from magnus.pool._lease import Lease
     from magnus.pool._life import PoolLife
 
+_SHOWN: Final = 200
 _WARNED: Final = 100  # places that are told of, then silence
 
 
@@ -131,7 +133,7 @@ class Custody:
             lane=lease.lane.value,
             held=held,
             silent=silent,
-            query=masked(lease.text),
+            query=normalised(lease.text).text[:_SHOWN],
             acquired_at=place,
             stack=stack_of(task),
         )

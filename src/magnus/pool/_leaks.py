@@ -10,10 +10,9 @@ own. A lease on which somebody listens is silent by trade and left alone.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -142,21 +141,3 @@ class Holdings:
                 newest.outer = holding.outer
                 return
             newest = newest.outer
-
-
-_SHOWN: Final = 200
-_LITERAL: Final = re.compile(
-    r"""\$(\w*)\$.*?(?:\$\1\$|\Z)            # dollar-quoted, perhaps cut off
-      | '(?:[^'\\]|''|\\.)*(?:'|\Z)          # quoted; what a backslash escapes is hidden in either reading
-      | (?<![\w$])[0-9][0-9_.]*(?:e[+-]?[0-9]+)?\b  # a number that is no placeholder and no part of a name
-      | --[^\n]*|/\*.*?(?:\*/|\Z)            # a comment, which may quote anything
-    """,
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
-
-
-def masked(sql: str) -> str:
-    """
-    Return the first 200 characters of a statement, its literals replaced by `?`, its blanks folded.
-    """
-    return " ".join(_LITERAL.sub("?", sql[: 20 * _SHOWN]).split())[:_SHOWN]

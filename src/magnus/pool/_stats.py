@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import add
 from typing import TYPE_CHECKING, Final
 
@@ -129,14 +131,14 @@ class Histogram:
         A bound inside one of this histogram's buckets (1/16 wide) has all of the bucket below it.
         """
         self.digest()
+        wanted = tuple(bounds)
         found: list[int] = []
-        seen, index = 0, 0
-        for bound in bounds:
-            while index < _BUCKETS and _lower(index) / 1e6 <= bound:
-                seen += self._counts[index]
-                index += 1
+        seen, begin = 0, 0
+        for end in _ends(wanted):
+            seen += sum(self._counts[begin:end])
+            begin = end
             found.append(seen)
-        return Distribution(tuple(bounds), tuple(found), self._total, self._seconds)
+        return Distribution(wanted, tuple(found), self._total, self._seconds)
 
     def percentiles(self, *wanted: float) -> tuple[float, ...]:
         """
@@ -154,6 +156,15 @@ class Histogram:
                 seen += self._counts[index]
             found.append(_upper(index) / 1e6)
         return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def _ends(bounds: tuple[float, ...]) -> tuple[int, ...]:
+    """
+    Return how many buckets there are at or below each of these ascending bounds, seconds.
+    """
+    lowers = [_lower(index) / 1e6 for index in range(_BUCKETS)]
+    return tuple(bisect_right(lowers, bound) for bound in bounds)
 
 
 def _lower(index: int) -> int:

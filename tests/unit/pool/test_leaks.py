@@ -10,7 +10,7 @@ from hypothesis import given
 
 from magnus.lanes import QueryPriority
 from magnus.pool import Lease
-from magnus.pool._leaks import Holding, Holdings, LeakLimits, Verdict, masked
+from magnus.pool._leaks import Holding, Holdings, LeakLimits, Verdict
 
 
 def lease(at=0.0):
@@ -73,25 +73,3 @@ def test_the_register_knows_exactly_what_is_held(program):
         for each in range(4):
             own = [holding for other, holding in model if other == each]
             assert register.of(each) is (own[-1] if own else None)
-
-
-@pytest.mark.parametrize(
-    ("sql", "shown"),
-    [
-        ("SELECT *\n  FROM t  WHERE a = 'x''y' AND b = 42", "SELECT * FROM t WHERE a = ? AND b = ?"),
-        ("SELECT $1::int, col2, 1.5e-3", "SELECT $1::int, col2, ?"),
-        ("SELECT $tag$ secret ' $tag$, 1", "SELECT ?, ?"),
-        (r"SELECT E'it\'s secret', 2", "SELECT E?, ?"),
-        ("SELECT 'unclosed secret", "SELECT ?"),
-        ("SELECT 1 -- password hunter2\n+ 2 /* and more */", "SELECT ? ? + ? ?"),
-        ("", ""),
-    ],
-)
-def test_no_literal_of_a_statement_is_shown(sql, shown):
-    """Placeholders and names stay."""
-    assert masked(sql) == shown
-
-
-def test_a_long_statement_is_cut():
-    """At 200 characters."""
-    assert len(masked("SELECT " + "a, " * 500)) == 200

@@ -150,6 +150,7 @@ function verdicts(server, findings) {
   if (last.has_pool) {
     const health = last.health;
     rows.push(health.reason ? ["error", `Not ready: ${health.reason}`] : ["good", "Ready: the database answers and the pool hands out connections"]);
+    if (last.stats.pool_stats.is_failing) rows.push(["error", "The pool opens no connections: one attempt at a time, see Events"]);
     const point = tail();
     if (point && point.used / point.max > 0.9) rows.push(["warning", `Pool ${percent(point.used / point.max)} in use, ${point.waiting} waiting`]);
   }
@@ -291,7 +292,9 @@ const pages = {
     return {
       node: [el("h1", {}, "Events"), body],
       update() {
-        body.replaceChildren(card("The last 200", table([["when", (r) => clock(r.at)], ["", (r) => el("span", { class: r.level === "error" ? "error-text" : r.level === "warning" ? "warning-text" : "soft" }, r.level)], ["event", (r) => r.name], ["data", (r) => el("code", {}, Object.entries(r.fields).map(([k, v]) => `${k}=${typeof v === "object" ? JSON.stringify(v) : v}`).join("  "))]], [...known.events].reverse(), "Nothing has happened.")));
+        const of = (...names) => known.events.filter((event) => names.includes(event.name)).length;
+        const counts = numbers([["repeated", whole(of("database_retry"))], ["outages", whole(of("database_health_check_failed"))], ["leaks", whole(of("connection_leak_suspected")), of("connection_leak_suspected") ? "warning-text" : ""], ["outcome unknown", whole(of("database_outcome_unknown")), of("database_outcome_unknown") ? "error-text" : ""]]);
+        body.replaceChildren(counts, card("The last 200", table([["when", (r) => clock(r.at)], ["", (r) => el("span", { class: r.level === "error" ? "error-text" : r.level === "warning" ? "warning-text" : "soft" }, r.level)], ["event", (r) => r.name], ["data", (r) => el("code", {}, Object.entries(r.fields).map(([k, v]) => `${k}=${typeof v === "object" ? JSON.stringify(v) : v}`).join("  "))]], [...known.events].reverse(), "Nothing has happened.")));
       },
     };
   },
