@@ -44,6 +44,7 @@ class Terms:
         now: The clock's.
         slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
             None where nobody listens.
+        idle_limit: Seconds that a transaction may be idle; only sent where sessions cannot begin with it.
         background: What goes on after its caller was answered.
     """
 
@@ -58,6 +59,7 @@ class Terms:
     knowledge: Knowledge | None
     now: Callable[[], float]
     slow: Callable[..., None] | None = None
+    idle_limit: float = 60.0
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
@@ -74,7 +76,15 @@ class Terms:
         now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
         reading = {lane: limit.reading for lane, limit in limits.items()}
         return cls(
-            limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
+            limits,
+            reading,
+            config.statement_timeout,
+            transactions,
+            clock=clock,
+            knowledge=knowledge,
+            now=now,
+            idle_limit=config.idle_in_transaction_session_timeout,
+            **others,
         )
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:

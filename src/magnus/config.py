@@ -99,6 +99,10 @@ class DatabaseConfig:
         leak_limit: A lease that is silent for so long is taken back, its connection terminated; 0: never.
         max_waiting: Callers that may wait in one lane; the next one is refused with `Overloaded`.
         statement_cache_size: Prepared statements that a connection keeps.
+        pooler: "transaction": a pooler that lends a server's connection for one transaction (PgBouncer's
+            `pool_mode=transaction`) stands between; "none": whoever stands between keeps sessions apart.
+        direct_dsn: Past the pooler, for what needs a session or must not queue behind the service's own statements: the
+            control connection, the slow log, the catalogue. Empty: through the pooler.
         password: In place of the one in `dsn`; a callable is asked at every connect (rotating credentials).
         reset: "smart": a session is reset as far as what ran on it makes that necessary, often not at all; "always": in
             full after every lease, which costs a round trip.
@@ -144,6 +148,8 @@ class DatabaseConfig:
     max_waiting: int = 10_000
     statement_cache_size: int = 256
     reset: str = "smart"
+    pooler: str = "none"
+    direct_dsn: str = field(default="", repr=False)
     password: Password | None = field(default=None, repr=False)
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -178,6 +184,7 @@ class DatabaseConfig:
         for name in ("shedding", "shed_unset", "slow_log_create", "slow_log_plans", "slow_log_values"):
             _flag(name, getattr(self, name))
         self._put("_parsed", parsed)
+        _check_pooler(self, parsed.settings)
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -248,6 +255,19 @@ class DatabaseConfig:
         return found
 
     @property
+    def is_pooled(self) -> bool:
+        """
+        Whether connections are a transaction pooler's, so that no session is the service's own.
+        """
+        return self.pooler == "transaction"
+
+    def direct(self) -> Self:
+        """
+        Return the settings for a connection that needs a session of its own; these, where nothing else was given.
+        """
+        return self.replace(dsn=self.direct_dsn, direct_dsn="", pooler="none") if self.direct_dsn else self
+
+    @property
     def safe_dsn(self) -> str:
         """
         The target as a URI without its password, fit for logs.
@@ -266,7 +286,9 @@ class DatabaseConfig:
         """
         Return the keyword arguments for `asyncpg.connect`: target, guards as startup settings, TLS.
 
-        Startup settings are what RESET ALL returns to, so a guard given here holds for the session's whole life.
+        Startup settings are what RESET ALL returns to, so a guard given here holds for the session's whole life. A
+        pooler refuses all but a few, which it keeps for its clients; behind one nothing is prepared by name either, and
+        `is_shared` says so.
         `environ` is asked for libpq's names of hosts and TLS only: without an sslmode a connection that leaves this
         machine is verified in full (certificate and host name). Of several hosts one that takes writes is wanted,
         unless target_session_attrs says otherwise.
@@ -278,6 +300,11 @@ class DatabaseConfig:
             "statement_cache_size": self.statement_cache_size,
             "server_settings": {**self.guards(), **target.settings, **self.server_settings},
         }
+        if self.is_pooled:
+            settings = arguments["server_settings"]
+            arguments["server_settings"] = {name: settings[name] for name in settings if name.lower() in _TRACKED}
+            arguments["statement_cache_size"] = 0
+            arguments["is_shared"] = True
         password = self.password if self.password is not None else target.password
         if password is not None:
             arguments["password"] = password
@@ -321,7 +348,13 @@ class DatabaseConfig:
         return any(not _is_local(host) for host in hosts)
 
 
-_CHOICES: Final = {"reset": ("smart", "always"), "slow_log": ("table", "events", "off")}
+_CHOICES: Final = {
+    "reset": ("smart", "always"), "slow_log": ("table", "events", "off"), "pooler": ("none", "transaction"),
+}  # fmt: skip
+# What a pooler keeps for each of its clients; PgBouncer's documentation, "track_extra_parameters".
+_TRACKED: Final = frozenset({
+    "application_name", "client_encoding", "datestyle", "standard_conforming_strings", "timezone",
+})  # fmt: skip
 _SHEDDABLE: Final = (QueryPriority.NORMAL, QueryPriority.LOW, QueryPriority.BACKGROUND)
 _AS_COMPUTED: Final = LaneSettings()
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
@@ -396,6 +429,22 @@ def _check_pauses(config: DatabaseConfig) -> None:
 
 
 _MOST_PAUSES: Final = 64
+
+
+def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:
+    _dsn.parse(_text("direct_dsn", config.direct_dsn, secret=True))
+    if not config.is_pooled:
+        if config.direct_dsn:
+            raise ConfigError("direct_dsn", "***", 'is for pooler="transaction" only; without a pooler dsn is direct')
+        return
+    settings = {**asked, **config.server_settings}
+    for name, value in settings.items():
+        if name.lower() not in _TRACKED:
+            reason = (
+                f"cannot be set by a client of a pooler in transaction mode: ALTER ROLE … IN DATABASE … SET {name} = … "
+                "gives it to every session of the role"
+            )
+            raise ConfigError(f"server_settings[{name}]", value, reason)
 
 
 def _factor(name: str, value: object) -> float:

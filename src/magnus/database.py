@@ -21,12 +21,14 @@ from magnus._driver import PoolClosed
 from magnus._execution import Execution
 from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
+from magnus._pooled import PooledExecution, look, terms_behind
+from magnus._pooler import advice, misjudged
 from magnus._terms import Terms
 from magnus._units import Units
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
-from magnus.observe import ConnectRecovered, PoolWarmed, WarmupFailed
+from magnus.observe import ConnectRecovered, GuardsMissing, PoolerMisjudged, PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
@@ -83,7 +85,12 @@ class Database(Units):
         self._clock: Clock = _CLOCK
         self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
         self._questions = Questions(config, "catalogue")
-        self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
+        # Behind a pooler there is no session to reset, so nothing need be known of what statements leave there.
+        is_smart = config.reset == "smart" and not config.is_pooled
+        self._learner = Learner(self._questions.ask) if is_smart else None
+        self._execution: type[Execution] = PooledExecution if config.is_pooled else Execution
+        self._is_looked_at = False
+        self._looking: asyncio.Task[None] | None = None
         super().__init__(
             Terms.of(
                 config,
@@ -135,7 +142,7 @@ class Database(Units):
 
         Raises:
             ConnectError: the server cannot be reached; whatever `wait` is, when it refused the user or the database.
-            ConfigError: the target cannot be read.
+            ConfigError: the target cannot be read, or `pooler` is not what stands between.
         """
         async with self._gate:
             if self._pool is None:
@@ -150,6 +157,8 @@ class Database(Units):
             error = control.last_error
             if not is_up and error is not None and (wait or error.reason in INCURABLE):
                 raise error
+            if is_up:
+                await self._look(control)
             await pool.open()
             if is_up:
                 await pool.warmup(self._config.min_pool_size)
@@ -170,6 +179,37 @@ class Database(Units):
             watch_forks(self._questions)
             self._learner.start()
 
+    async def _look(self, control: Control) -> None:
+        """
+        Find out whether `pooler` is what stands between, and under which limits statements begin there.
+
+        Raises:
+            ConfigError: it is not.
+            ConnectError: the pooler cannot be reached.
+        """
+        config = self._config
+        if not config.is_pooled and await control.has_own_session():
+            self._is_looked_at = True
+            return
+        sight = await look(config)
+        wrong = misjudged(config.pooler, sight)
+        if wrong is not None:
+            raise wrong
+        self._is_looked_at = True
+        if config.is_pooled:
+            self._terms = terms_behind(self._terms, config, sight.statement_timeout)
+            missing = advice(config, sight)
+            if missing is not None:
+                self._notify(GuardsMissing(missing))
+
+    async def _look_late(self, control: Control) -> None:
+        try:
+            await self._look(control)
+        except ConfigError as error:
+            self._notify(PoolerMisjudged(str(error)))
+        except ConnectError:
+            self._is_looked_at = False  # at the next recovery
+
     async def close(self, timeout: float = 10.0) -> None:
         """
         Drain: refuse new work at once, wait `timeout` seconds for work under way, end the rest. Harmless when closed.
@@ -178,6 +218,8 @@ class Database(Units):
         if pool is None or control is None:
             return
         self._is_draining = True
+        if self._looking is not None:
+            self._looking.cancel()
         try:
             await pool.close(timeout)
         finally:
@@ -406,6 +448,9 @@ class Database(Units):
         """
         if isinstance(event, ConnectRecovered) and self._control is not None:
             self._control.wake()
+            if not self._is_looked_at:
+                self._is_looked_at = True
+                self._looking = asyncio.get_running_loop().create_task(self._look_late(self._control))
         self._notify(event)
 
     def _report(self, observer: Observer, event: Event, error: Exception) -> None:
@@ -429,7 +474,8 @@ class Database(Units):
     async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
         wanted = self._terms.limits[lane].server
-        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted), self._terms)
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
+        return self._execution(pool, lease, self._terms)
 
     async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         """
@@ -439,7 +485,7 @@ class Database(Units):
         wanted = self._terms.limits[lane].server
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease, inside=2)
-        return Execution(pool, lease, self._terms)
+        return self._execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
         lane = lanes.resolve(priority)
