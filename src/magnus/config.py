@@ -103,6 +103,9 @@ class DatabaseConfig:
             `pool_mode=transaction`) stands between; "none": whoever stands between keeps sessions apart.
         direct_dsn: Past the pooler, for what needs a session or must not queue behind the service's own statements: the
             control connection, the slow log, the catalogue. Empty: through the pooler.
+        replicas: Standbys that may answer reads, one connection string for each; `dsn` is the primary's.
+        replica_max_lag: Seconds that a standby may be behind and still be asked.
+        replica_wait: Seconds that a read waits for a standby to have what it must see, before the primary is asked.
         password: In place of the one in `dsn`; a callable is asked at every connect (rotating credentials).
         reset: "smart": a session is reset as far as what ran on it makes that necessary, often not at all; "always": in
             full after every lease, which costs a round trip.
@@ -150,6 +153,9 @@ class DatabaseConfig:
     reset: str = "smart"
     pooler: str = "none"
     direct_dsn: str = field(default="", repr=False)
+    replicas: Sequence[str] = field(default=(), repr=False)
+    replica_max_lag: float = 10.0
+    replica_wait: float = 0.1
     password: Password | None = field(default=None, repr=False)
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -185,6 +191,7 @@ class DatabaseConfig:
             _flag(name, getattr(self, name))
         self._put("_parsed", parsed)
         _check_pooler(self, parsed.settings)
+        self._put("replicas", _replicas(self.replicas, is_pooled=self.is_pooled))
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -260,6 +267,12 @@ class DatabaseConfig:
         Whether connections are a transaction pooler's, so that no session is the service's own.
         """
         return self.pooler == "transaction"
+
+    def replica_configs(self) -> list[Self]:
+        """
+        Return the settings for each standby.
+        """
+        return [self.replace(dsn=target, replicas=()) for target in self.replicas]
 
     def direct(self) -> Self:
         """
@@ -368,7 +381,7 @@ _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
     "idle_in_transaction_session_timeout": 0.001, "retry_delay": 0.0, "health_check_interval": 0.01,
     "ready_grace": 0.0, "slow_query_threshold": 0.0, "max_lifetime": 1.0, "max_idle": 0.0,
-    "keepalive_interval": 0.0, "leak_threshold": 0.0, "leak_limit": 0.0,
+    "replica_max_lag": 0.0, "replica_wait": 0.0, "keepalive_interval": 0.0, "leak_threshold": 0.0, "leak_limit": 0.0,
 })  # fmt: skip
 
 
@@ -429,6 +442,19 @@ def _check_pauses(config: DatabaseConfig) -> None:
 
 
 _MOST_PAUSES: Final = 64
+
+
+def _replicas(found: object, *, is_pooled: bool) -> tuple[str, ...]:
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise ConfigError("replicas", "***", "must be a sequence of connection strings")
+    targets = tuple(_text("replicas", target, secret=True) for target in found)
+    if targets and is_pooled:
+        reason = 'cannot be used with pooler="transaction": which standby a pooler leads to is not known'
+        raise ConfigError("replicas", "***", reason)
+    for target in targets:
+        if len(_dsn.parse(target).hosts) != 1:
+            raise ConfigError("replicas", "***", "must name one host each: what is known of one holds for no other")
+    return targets
 
 
 def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:

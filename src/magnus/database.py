@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
@@ -24,19 +24,20 @@ from magnus._learning import Learner
 from magnus._pooled import PooledExecution, look, terms_behind
 from magnus._pooler import advice, misjudged
 from magnus._terms import Terms
-from magnus._units import Units
+from magnus._units import GIVE_BACK, Units
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import ConnectRecovered, GuardsMissing, PoolerMisjudged, PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
+from magnus.replicas import NotedExecution, Replicas
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.slowlog import SlowLog
 from magnus.transaction import Transaction, on_lease
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import asyncpg
@@ -73,8 +74,16 @@ class Database(Units):
     cancelled (see `Transaction`).
     """
 
-    def __init__(self, config: DatabaseConfig, *, observers: Sequence[Observer] = ()) -> None:
-        self._config = config
+    def __init__(
+        self, config: DatabaseConfig, *, observers: Sequence[Observer] = (), replicas: Sequence[str] | None = None
+    ) -> None:
+        """
+        Set up, and connect to nothing. `replicas`, when given, are in place of those of `config`.
+
+        Raises:
+            ConfigError: a replica's connection string is impossible.
+        """
+        self._config = config = config if replicas is None else config.replace(replicas=tuple(replicas))
         self._observers = tuple(observers)
         self._reported: list[Observer] = []
         self._pool: Pool | None = None
@@ -107,6 +116,13 @@ class Database(Units):
             self._lend,
         )
         self._budget = Budget()
+        self._replicas: Replicas | None = None
+        if config.replicas:
+            self._replicas = found = Replicas(config, lambda: self._terms, self._notify, self._clock)
+            # On this object alone, so that a database without standbys does not even ask whether it has any.
+            self._one = partial(found.one, self._one)  # type: ignore[method-assign]
+            self._long = partial(found.written, self._long)  # type: ignore[method-assign]
+            self._begin_once = partial(found.begin, self._begin_once)  # type: ignore[method-assign]
         self._gate = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -170,6 +186,9 @@ class Database(Units):
         self._pool, self._control = pool, control
         self._is_draining = self._has_served = False
         control.start()
+        if self._replicas is not None:
+            watch_forks(self._replicas)
+            await self._replicas.open()
         if self._slow_log is not None:
             watch_forks(self._slow_log)
             self._slow_log.start()
@@ -227,6 +246,8 @@ class Database(Units):
                 await self._slow_log.close()
             if self._learner is not None:
                 await self._learner.close()
+            if self._replicas is not None:
+                await self._replicas.close()
             self._pool = self._control = None
             await control.close()
 
@@ -354,7 +375,7 @@ class Database(Units):
         """
         mode = TransactionMode.of(isolation, readonly, deferrable, settings)
         limit = None if timeout is None else checked(timeout)
-        return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back, wants_xid=xid)
+        return Transaction(partial(self._begin, mode, priority, limit), GIVE_BACK, wants_xid=xid)
 
     @asynccontextmanager
     async def cursor(
@@ -373,6 +394,32 @@ class Database(Units):
         """
         async with self.transaction(priority=priority, timeout=timeout) as transaction:
             yield aiter(transaction.cursor(query, *args, prefetch=prefetch))
+
+    # --- standbys
+
+    @contextmanager
+    def reads_after(self, key: str | None = None, *, token: str | None = None) -> Iterator[None]:
+        """
+        Let reads inside see what was written inside, or anywhere under the same `key` in this process (an account's),
+        and what `token` names. Without such a scope a read sees all that was written by this process.
+
+        A `token` that is none is ignored. Without standbys every read sees everything.
+        """
+        if self._replicas is None:
+            yield
+        else:
+            with self._replicas.scope(key, token):
+                yield
+
+    async def read_token(self) -> str | None:
+        """
+        Return what a reader elsewhere must pass to `reads_after` to see what was written in this scope; None when
+        nothing was, or nobody is behind.
+
+        Raises:
+            Exception: the primary does not say where it stands.
+        """
+        return None if self._replicas is None else await self._replicas.token()
 
     # --- health and figures
 
@@ -409,6 +456,8 @@ class Database(Units):
             "query_stats": self._stats.snapshot(retries=self._retrier.retries),
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
+        if self._replicas is not None:
+            found["replicas"] = self._replicas.figures()
         return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
 
     def distributions(self, bounds: Sequence[float]) -> Distributions:
@@ -485,6 +534,8 @@ class Database(Units):
         wanted = self._terms.limits[lane].server
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease, inside=2)
+        if self._replicas is not None:
+            return NotedExecution(pool, lease, self._terms, self._replicas.mark())
         return self._execution(pool, lease, self._terms)
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:

@@ -110,6 +110,28 @@ class GuardsMissing(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaReady(Event):
+    """
+    A standby answers, and is given reads that it may answer.
+    """
+
+    name: ClassVar[str] = "database_replica_ready"
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLost(Event):
+    """
+    A standby does not answer, or is none any more ("promoted"); its reads go elsewhere.
+    """
+
+    name: ClassVar[str] = "database_replica_lost"
+    level: ClassVar[str] = "warning"
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class QueryTimedOut(Event):
     """
     A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, without
