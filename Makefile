@@ -6,7 +6,8 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults bench bench-pool lock vendor \
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults histories bench proof ablation \
+	bench-pool lock vendor \
 	clean
 
 help:  ## this list
@@ -46,8 +47,10 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.dev  ## the pages that are made from the code
+docs: $(VENV)/.dev  ## the pages that are made from the code, and the site in site/, without a warning
 	$(BIN)/python tests/settings_doc.py --write
+	$(BIN)/python tests/reference_doc.py --write
+	$(BIN)/zensical build --strict
 
 mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of the tree; the tests must notice
 	$(BIN)/python tests/mutants.py --write
@@ -55,8 +58,17 @@ mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of th
 faults: $(VENV)/.dev  ## the fault campaign on PostgreSQL 18 and 15, and its mutants; FAULTS="--short --only 1,2" for less
 	$(BIN)/python -m tests.faults.campaign $(FAULTS)
 
+histories: $(VENV)/.dev  ## 100,000 random histories of readers and writers through the cache, simulated and on PostgreSQL
+	$(BIN)/python -m tests.cache_histories $(HISTORIES)
+
 bench: $(VENV)/.bench  ## every script in benchmarks/, with peers in the same run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+proof: $(VENV)/.dev  ## the table before / after, measured on this machine in turns, ten minutes; PROOF="--short" for half a minute
+	$(BIN)/python benchmarks/proof $(PROOF)
+
+ablation: $(VENV)/.dev  ## which settings of the plan carry most, on AVA's mix and TPC-B; ten minutes
+	$(BIN)/python benchmarks/ablation.py $(ABLATION)
 
 bench-pool: $(VENV)/.bench  ## the pool beside asyncpg's, psycopg's, SQLAlchemy's and a bare queue
 	$(BIN)/python benchmarks/bench_pool.py
@@ -65,6 +77,10 @@ lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.t
 	$(BIN)/$(LOCK) --upgrade --all-extras pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt
 	$(BIN)/$(LOCK) --upgrade --all-extras -c requirements/run.txt pyproject.toml ava/pyproject.toml requirements/run.in requirements/dev.in -o requirements/dev.txt
 	$(BIN)/$(LOCK) --upgrade -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
+
+.PHONY: apply-campaign
+apply-campaign: $(VENV)/.dev  ## every bad plan, a kill -9 at every line of the journal, long random sequences
+	MAGNUS_CAMPAIGN=1 $(BIN)/pytest tests/integration/tuning --pg=18,15 -n2
 
 VENDOR := src/magnus/web/dashboard/static/vendor
 vendor:  ## fetch the dashboard's libraries from npm again, by the versions of NOTICE, and check them against SHA256SUMS

@@ -119,6 +119,7 @@ class FakePool:
         self.released = []
         self.held = []
         self.refused = []
+        self.wasted_leases = []
         self.ready = None
         self.last_connect_error = None
         self.figures = figures()
@@ -143,6 +144,12 @@ class FakePool:
 
     def hold(self, lease, inside=0):
         self.held.append(lease.con)
+
+    def wasted(self, lease):
+        self.wasted_leases.append(lease.con)
+
+    def tap(self, tap):
+        """Nobody is told of durations."""
 
     def refused_write(self, lease):
         self.refused.append(lease.con)
@@ -184,6 +191,7 @@ class Bench:
         self.pool = FakePool()
         self.clock = ManualClock()
         self.events = []
+        self.committed = []
         self.settings = config(**changes)
         self.terms = Terms.of(
             self.settings,
@@ -191,6 +199,7 @@ class Bench:
             notify=self.events.append,
             clock=self.clock,
             make_transaction=on_lease,
+            committed=lambda tags, *, is_certain: self.committed.append((set(tags), is_certain)),
         )
         self.execution = Execution(self.pool, lease_of(self.raw, lane), self.terms)
         self.connection = Connection(self.execution)

@@ -1,6 +1,7 @@
 """An asyncio data layer over asyncpg for PostgreSQL: warm pool, priority lanes, deadlines, guards, health."""
 
 from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed, TransactionEnded
+from magnus.cache import cached
 from magnus.config import DatabaseConfig, LaneSettings
 from magnus.connection import Connection
 from magnus.database import Database, ProbeState, get_database, set_database
@@ -68,6 +69,7 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "TuningError",
     "WrongLoop",
     "WrongProcess",
+    "cached",
     "create_pool",
     "get_database",
     "idempotent",

@@ -470,7 +470,7 @@ def is_read_only_by_default(con: Connection) -> bool:
 # --- its socket ------------------------------------------------------------------------------------------------------
 
 # A peer that vanished is noticed within about three seconds, in flight and idle. The driver sets none of these.
-_KEEPALIVE: Final = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2500))
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2000))
 
 
 def guard_socket(con: Connection) -> None:

@@ -7,6 +7,7 @@ over.
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -237,11 +238,14 @@ class Execution:
         span = self.window(timeout)
         if self.session.present == span.server:
             return self.run(call, text, args, span, options, span.started)
-        return self._run_settled(call, text, args, span, options)
+        return self.run_settled(call, text, args, span, options)
 
-    async def _run_settled(
+    async def run_settled(
         self, call: Callable[..., Awaitable[T]], text: str, args: tuple[Any, ...], span: Window, options: dict[str, Any]
     ) -> T:
+        """
+        As `run`, after bringing the server's limit into force.
+        """
         with self.step(text):
             await self.settle(text, span)
         return await self.run(call, text, args, span, options)
@@ -291,18 +295,12 @@ class Execution:
                 watch.leave()
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
-                self.was_slow(call.__name__, text, args, seconds, result)
+                ended = None if is_successful else sys.exception()
+                wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
+                terms.tell(text, seconds, call.__name__, result, self.lane, wait, self.attempts, args, ended)
             if self.session.is_changed:
                 self.session.heard(text)
         return result
-
-    def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
-        """
-        Tell of a statement that was slow.
-        """
-        if self.terms.slow is not None:
-            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
-            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
 
     def cut_short(self) -> None:
         """
@@ -349,6 +347,7 @@ class Execution:
         Count and tell that a statement reached its limit; return the error to raise.
         """
         terms = self.terms
+        self._pool.wasted(self._lease)
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
         terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))

@@ -22,7 +22,7 @@ from magnus.lanes import LANES
 from magnus.session import SLACK, LaneLimit, milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from magnus._driver import Connect, Connection
     from magnus._terms import Terms
@@ -95,14 +95,18 @@ class PooledExecution(Execution):
     """
     One lease of a pooler's connection. Outside transactions it sets nothing; a statement that needs a limit of its
     own, or READ ONLY, gets a transaction around it.
+
+    Attributes:
+        checks: Are asked before a statement, and before settings of a transaction; they raise.
     """
 
-    __slots__ = ("_is_wrapped",)
+    __slots__ = ("_is_wrapped", "checks")
 
     def __init__(self, pool: Pool, lease: Lease, terms: Terms) -> None:
         super().__init__(pool, lease, terms)
         self.trace = PooledTrace(lease.con)
         self._is_wrapped = False
+        self.checks: tuple[Callable[[str], None], Callable[[Mapping[str, str]], None]] | None = None
 
     def window(self, timeout: float | None) -> Window:
         if not self.raw.is_in_transaction():
@@ -144,6 +148,8 @@ class PooledExecution(Execution):
         options: dict[str, Any],
         now: float | None = None,
     ) -> T:
+        if self.checks is not None:
+            self.checks[0](text)
         if not self._is_wrapped:
             return await super().run(call, text, args, span, options, now)
         self._is_wrapped = is_done = False
@@ -157,6 +163,8 @@ class PooledExecution(Execution):
         return result
 
     async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "") -> str:
+        if self.checks is not None:
+            self.checks[1](mode.settings)
         outside = self.limit
         guard = f"SET LOCAL idle_in_transaction_session_timeout TO {milliseconds(self.terms.idle_limit)}"
         self.limit = LaneLimit(outside.client, outside.client + SLACK)

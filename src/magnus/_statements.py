@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -331,8 +332,9 @@ class Statements:
             finally:
                 watch.leave()
                 done = now()
-                if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done) and terms.slow is not None:
-                    terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
+                if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done):
+                    ended = None if is_done else sys.exception()
+                    terms.tell(text, done - sent, method, result, lane, sent - span.started, 1, args, ended)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
@@ -345,7 +347,7 @@ class Statements:
                 raise
         finally:
             if not is_sent and delay is None:
-                terms.stats.never_ran()
+                terms.never_ran(text, lane, span.started, 1)
         if delay is not None:
             await terms.clock.sleep(delay)
             return await self._repeatedly(method, text, args, priority, lane, span, options, rights, attempts)
@@ -389,4 +391,4 @@ class Statements:
             return await self._retrier.run(attempt, progress, deadline=span.deadline, rights=found, attempts=attempts)
         finally:
             if not progress.is_sent:
-                self._terms.stats.never_ran()
+                self._terms.never_ran(text, lane, span.started, attempts.failed + 1)

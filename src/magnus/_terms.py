@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from magnus._clock import MonotonicClock
+from magnus.observe import Ended
 from magnus.session import LaneLimit, lane_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from magnus._clock import Clock
     from magnus._execution import Execution
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
     from magnus.observe import Event
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
+
+
+class Committed(Protocol):
+    """
+    Told when a transaction ends that changed what some tags stand for.
+    """
+
+    def __call__(self, tags: Collection[str], *, is_certain: bool) -> None: ...
+
 
 _GRACE: Final = 0.2  # a cancel takes a few milliseconds on a server that answers
 
@@ -42,8 +53,10 @@ class Terms:
         make_transaction: Makes one on a lease that is out; here because transactions are built on top of connections.
         knowledge: What statements do to sessions; None where every session is reset whatever it did.
         now: The clock's.
-        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
-            None where nobody listens.
+        committed: Is told which tags of cached answers a transaction has changed, when it ends; whether that is
+            certain.
+        slow: Is told of statements that were slow (`SlowLog.saw`); None where nobody listens.
+        watched: Is told of every statement while `stats.is_watched`; it never raises.
         idle_limit: Seconds that a transaction may be idle; only sent where sessions cannot begin with it.
         background: What goes on after its caller was answered.
     """
@@ -58,8 +71,10 @@ class Terms:
     make_transaction: Callable[[Execution, TransactionMode, float | None], Transaction]
     knowledge: Knowledge | None
     now: Callable[[], float]
+    committed: Committed
     slow: Callable[..., None] | None = None
     idle_limit: float = 60.0
+    watched: Callable[[Ended], None] = lambda _: None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
@@ -86,6 +101,36 @@ class Terms:
             idle_limit=config.idle_in_transaction_session_timeout,
             **others,
         )
+
+    def tell(  # noqa: PLR0917  # as `SlowLog.saw`
+        self,
+        text: str,
+        seconds: float,
+        method: str,
+        result: object,
+        lane: QueryPriority,
+        wait: float,
+        attempts: int,
+        args: Sequence[Any],
+        error: BaseException | None,
+    ) -> None:
+        """
+        Tell of a statement that was sent and has ended, when `stats.ran` said that somebody wants to know.
+        """
+        stats = self.stats
+        if self.slow is not None and seconds > stats.slow_after:
+            self.slow(text, seconds, method, result, lane, wait, attempts, args, error)
+        if stats.is_watched:
+            self.watched(Ended(text, seconds, lane, wait, attempts, error))
+
+    def never_ran(self, text: str, lane: QueryPriority, started: float, attempts: int) -> None:
+        """
+        Count a statement that could not be sent; the exception that ended it is being handled.
+        """
+        self.stats.never_ran()
+        if self.stats.is_watched:
+            waited = max(0.0, self.now() - started)
+            self.watched(Ended(text, 0.0, lane, waited, attempts, sys.exception(), is_sent=False))
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """

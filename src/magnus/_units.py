@@ -23,7 +23,7 @@ from magnus.errors import (
     WrongProcess,
 )
 from magnus.once import Once
-from magnus.retry import REPEATABLE, Attempts, Progress, Rights, is_idempotent
+from magnus.retry import ORDINARY, REPEATABLE, Attempts, Progress, Rights, is_idempotent
 from magnus.session import TransactionMode, checked, window
 from magnus.transaction import Transaction
 
@@ -171,14 +171,23 @@ class Units(Statements):
         """
         Begin on a lease of its own, again while that is safe: nothing of the block has run.
         """
-        deadline = self._transaction_deadline(priority, timeout)
-        lane, now = lanes.resolve(priority), self._terms.now()
-        wait = min(now + self._terms.limits[lane].client, deadline)
+        terms = self._terms
+        lane, now = lanes.resolve(priority), terms.now()
+        deadline = window(terms.transaction_limits[lane], timeout, now=now).deadline
+        wait = min(now + terms.limits[lane].client, deadline)
+        try:  # the first attempt without the loop of `run`, which is felt
+            return await self._begin_once(mode, priority, timeout, deadline, transaction, wait)
+        except Exception as error:
+            attempts = Attempts()
+            delay = self._retrier.decide(error, attempts, ORDINARY, wait)
+            if delay is None:
+                raise
+        await terms.clock.sleep(delay)
 
         async def attempt(_: Progress) -> Execution:
             return await self._begin_once(mode, priority, timeout, deadline, transaction, wait)
 
-        return await self._retrier.run(attempt, Progress(), deadline=wait)
+        return await self._retrier.run(attempt, Progress(), deadline=wait, attempts=attempts)
 
     async def _begin_once(  # noqa: PLR0917
         self,

@@ -114,6 +114,9 @@ class DatabaseConfig:
         lanes: What single lanes may use of the pool, in place of what is computed.
         shedding: Whether queues of NORMAL, LOW and BACKGROUND are shed that stand and cannot be served in time.
         shed_unset: Whether that includes calls that name no lane and so are NORMAL.
+        cache_bytes: What answers of `cached` functions may take in this process; 0: none are kept.
+        cache_notify: Whether changes by other processes are heard (LISTEN, on a connection of its own), for tables that
+            have a trigger of `magnus cache install`; while they cannot be, nothing is answered from the cache.
 
     Raises:
         ConfigError: a value is impossible; it names the field. Nothing is ever corrected silently.
@@ -162,6 +165,8 @@ class DatabaseConfig:
     lanes: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
     shedding: bool = True
     shed_unset: bool = False
+    cache_bytes: int = 67_108_864
+    cache_notify: bool = False
 
     def __post_init__(self) -> None:
         parsed = _dsn.parse(_text("dsn", self.dsn, secret=True))
@@ -187,7 +192,7 @@ class DatabaseConfig:
         self._put("server_settings", MappingProxyType(_settings(self.server_settings)))
         self._put("lane_timeouts", MappingProxyType(_limits(self.lane_timeouts)))
         self._put("lanes", MappingProxyType(_lanes(self.lanes, self.max_pool_size)))
-        for name in ("shedding", "shed_unset", "slow_log_create", "slow_log_plans", "slow_log_values"):
+        for name in ("cache_notify", "shedding", "shed_unset", "slow_log_create", "slow_log_plans", "slow_log_values"):
             _flag(name, getattr(self, name))
         self._put("_parsed", parsed)
         _check_pooler(self, parsed.settings)
@@ -330,6 +335,16 @@ class DatabaseConfig:
             arguments["target_session_attrs"] = asked or "read-write"
         return arguments
 
+    def destination(self, environ: Mapping[str, str] = MappingProxyType({})) -> tuple[str | None, int, str | None]:
+        """
+        Return host, port and database as they are named, for who tells of statements; no host where there are several.
+        """
+        hosts, target = self._hosts(environ), self._target
+        host, port = hosts[0] if len(hosts) == 1 else (None, None)
+        named = environ.get("PGPORT", "")
+        database = target.database or environ.get("PGDATABASE") or target.user or environ.get("PGUSER")
+        return host, port or (int(named) if named.isascii() and named.isdigit() else _PORT), database
+
     def _hosts(self, environ: Mapping[str, str]) -> list[tuple[str, int | None]]:
         """
         Return the hosts that are named; none where a service file may name others.
@@ -361,6 +376,7 @@ class DatabaseConfig:
         return any(not _is_local(host) for host in hosts)
 
 
+_PORT: Final = 5432
 _CHOICES: Final = {
     "reset": ("smart", "always"), "slow_log": ("table", "events", "off"), "pooler": ("none", "transaction"),
 }  # fmt: skip
@@ -375,7 +391,7 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
 })  # fmt: skip
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
-    "slow_log_queue": 1, "slow_log_rows": 0,
+    "slow_log_queue": 1, "slow_log_rows": 0, "cache_bytes": 0,
 })  # fmt: skip
 _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
@@ -463,6 +479,8 @@ def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:
         if config.direct_dsn:
             raise ConfigError("direct_dsn", "***", 'is for pooler="transaction" only; without a pooler dsn is direct')
         return
+    if config.cache_notify and not config.direct_dsn:
+        raise ConfigError("cache_notify", config.cache_notify, "listens, so behind a pooler it needs direct_dsn")
     settings = {**asked, **config.server_settings}
     for name, value in settings.items():
         if name.lower() not in _TRACKED:

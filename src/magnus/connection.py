@@ -64,7 +64,10 @@ class Connection:
         self, method: str, text: str, args: tuple[Any, ...], timeout: float | None, **options: Any
     ) -> Awaitable[Any]:
         execution = self._check(method)
-        return execution.perform(getattr(execution.raw, method), text, args, timeout, **options)
+        call, span = getattr(execution.raw, method), execution.window(timeout)
+        if execution.session.present == span.server:
+            return execution.run(call, text, args, span, options, span.started)
+        return execution.run_settled(call, text, args, span, options)
 
     async def give_back(self) -> None:
         """

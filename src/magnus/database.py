@@ -25,16 +25,18 @@ from magnus._pooled import PooledExecution, look, terms_behind
 from magnus._pooler import advice, misjudged
 from magnus._terms import Terms
 from magnus._units import GIVE_BACK, Units
+from magnus.cache import KeyedExecution, QueryCache, checks_of, is_loading, loading
+from magnus.cache import Watcher as CacheWatcher
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import ConnectRecovered, GuardsMissing, PoolerMisjudged, PoolWarmed, WarmupFailed
-from magnus.pool import Pool, watch_forks
+from magnus.pool import RANK, Lease, Pool, watch_forks
 from magnus.replicas import NotedExecution, Replicas
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.slowlog import SlowLog
-from magnus.transaction import Transaction, on_lease
+from magnus.transaction import Transaction, around, on_lease
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
-    from magnus.observe import Event, Observer
+    from magnus.observe import Ended, Event, Observer, Watcher
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -85,7 +87,8 @@ class Database(Units):
         """
         self._config = config = config if replicas is None else config.replace(replicas=tuple(replicas))
         self._observers = tuple(observers)
-        self._reported: list[Observer] = []
+        self._watchers: tuple[Watcher, ...] = ()
+        self._reported: list[object] = []
         self._pool: Pool | None = None
         self._control: Control | None = None
         self._is_draining = False
@@ -100,6 +103,11 @@ class Database(Units):
         self._execution: type[Execution] = PooledExecution if config.is_pooled else Execution
         self._is_looked_at = False
         self._looking: asyncio.Task[None] | None = None
+        self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
+        if config.cache_notify:
+            self._cache.watcher = CacheWatcher(
+                config, changed=self._cache.changed, lost=self._cache.clear, clock=self._clock
+            )
         super().__init__(
             Terms.of(
                 config,
@@ -109,6 +117,8 @@ class Database(Units):
                 make_transaction=on_lease,
                 knowledge=None if self._learner is None else self._learner.knowledge,
                 slow=None if self._slow_log is None else self._slow_log.saw,
+                committed=self._cache.committed,
+                watched=self._ended,
             ),
             Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
@@ -119,6 +129,7 @@ class Database(Units):
         self._replicas: Replicas | None = None
         if config.replicas:
             self._replicas = found = Replicas(config, lambda: self._terms, self._notify, self._clock)
+            found.must_be_primary = is_loading  # what is kept for others must be as new as the primary is
             # On this object alone, so that a database without standbys does not even ask whether it has any.
             self._one = partial(found.one, self._one)  # type: ignore[method-assign]
             self._long = partial(found.written, self._long)  # type: ignore[method-assign]
@@ -166,7 +177,10 @@ class Database(Units):
 
     async def _open(self, *, wait: bool) -> None:
         pool = Pool(self._config, notify=self._heard, clock=self._clock)
-        control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
+        pool.tap(self._took if self._watchers else None)
+        control = Control(
+            self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot, refused=pool.refused
+        )
         is_open = False
         try:
             is_up = await control.check()
@@ -197,6 +211,7 @@ class Database(Units):
             watch_forks(self._learner)
             watch_forks(self._questions)
             self._learner.start()
+        self._cache.open()
 
     async def _look(self, control: Control) -> None:
         """
@@ -248,6 +263,8 @@ class Database(Units):
                 await self._learner.close()
             if self._replicas is not None:
                 await self._replicas.close()
+            await self._cache.close()
+            pool.tap(None)  # what it did not tell yet is told
             self._pool = self._control = None
             await control.close()
 
@@ -333,6 +350,29 @@ class Database(Units):
             PoolClosed: the database is not connected.
         """
         self._open_pool().expire(within)
+
+    # --- cached answers
+
+    @property
+    def cache(self) -> QueryCache:
+        """
+        What `cached` functions keep of this database.
+        """
+        return self._cache
+
+    def invalidate(self, *tags: str) -> None:
+        """
+        Drop what `cached` functions keep under these tags, at once: after a write outside any transaction. Inside one
+        it is `Transaction.invalidate`, which waits for COMMIT.
+        """
+        self._cache.invalidate(*tags)
+
+    def _is_writing(self) -> bool:
+        """
+        Say whether the running code is inside a transaction that may write, begun by the layer or by hand.
+        """
+        ours = around(self._terms)
+        return any(ours) or (self._pool is not None and self._pool.transactions_of_task() > len(ours))
 
     # --- connections and transactions
 
@@ -449,7 +489,8 @@ class Database(Units):
 
     def get_stats(self) -> dict[str, Any]:
         """
-        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, and `slow_log` where it is on.
+        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, `slow_log` where it is on, and
+        `cache` once a cached function was called.
         """
         pool = None if self._pool is None else self._pool.snapshot()
         found = {
@@ -458,7 +499,10 @@ class Database(Units):
         }
         if self._replicas is not None:
             found["replicas"] = self._replicas.figures()
-        return found if self._slow_log is None else {**found, "slow_log": self._slow_log.snapshot()}
+        if self._slow_log is not None:
+            found["slow_log"] = self._slow_log.snapshot()
+        cache = self._cache.snapshot()
+        return found if cache is None else {**found, "cache": cache}
 
     def distributions(self, bounds: Sequence[float]) -> Distributions:
         """
@@ -484,12 +528,44 @@ class Database(Units):
         self._observers = tuple(other for other in self._observers if other != observer)
         self._reported = [other for other in self._reported if other != observer]
 
+    def watch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` of every statement and lease from now on. Without one nothing is paid for that.
+        """
+        self._set_watchers(*self._watchers, watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` no more. An unknown one is ignored.
+        """
+        self._set_watchers(*(other for other in self._watchers if other is not watcher))
+
+    def _set_watchers(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+        self._stats.watch(is_watched=bool(watchers))
+        if self._pool is not None:
+            self._pool.tap(self._took if watchers else None)
+
+    def _ended(self, statement: Ended) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.ended(statement)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, "a statement", error)
+
+    def _took(self, what: str, lane: QueryPriority | None, seconds: list[float]) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.took(what, lane, seconds)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, what, error)
+
     def _notify(self, event: Event) -> None:
         for observer in self._observers:
             try:
                 observer(event)
             except Exception as error:  # noqa: BLE001  # whatever it raises must not disturb what it observes
-                self._report(observer, event, error)
+                self._report(observer, event.name, error)
 
     def _heard(self, event: Event) -> None:
         """
@@ -502,10 +578,10 @@ class Database(Units):
                 self._looking = asyncio.get_running_loop().create_task(self._look_late(self._control))
         self._notify(event)
 
-    def _report(self, observer: Observer, event: Event, error: Exception) -> None:
+    def _report(self, observer: object, what: str, error: Exception) -> None:
         if observer not in self._reported:
             self._reported.append(observer)
-            message = f"an observer failed on {event.name}; further failures of it are not reported"
+            message = f"an observer failed on {what}; further failures of it are not reported"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _may_repeat(self, now: float) -> bool:
@@ -530,13 +606,22 @@ class Database(Units):
         """
         Take a lease for user code, which may keep it: it is watched.
         """
-        pool = self._open_pool()
+        pool, now, rank = self._open_pool(), self._terms.now(), RANK[lane]
         wanted = self._terms.limits[lane].server
-        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
+        slot = pool.take(rank, now, wanted)  # as `acquire` does, without another coroutine
+        if slot is None:
+            slot = await pool.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
+        lease = Lease(slot, lane, now)
         pool.hold(lease, inside=2)
+        reading = loading.get()
+        if reading is not None and not self._config.is_pooled:
+            return KeyedExecution(pool, lease, self._terms, reading)
         if self._replicas is not None:
             return NotedExecution(pool, lease, self._terms, self._replicas.mark())
-        return self._execution(pool, lease, self._terms)
+        execution = self._execution(pool, lease, self._terms)
+        if reading is not None and isinstance(execution, PooledExecution):
+            execution.checks = checks_of(reading)
+        return execution
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
         lane = lanes.resolve(priority)

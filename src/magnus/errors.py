@@ -261,3 +261,78 @@ class TuningError(MagnusError):
     """
     The optimizer refused or could not finish a change.
     """
+
+
+class PlanStale(TuningError):
+    """
+    The server is not as it was when the plan was made; nothing was changed.
+
+    Attributes:
+        digest: The plan's.
+        differences: What differs, one sentence each.
+    """
+
+    def __init__(self, digest: str, differences: tuple[str, ...]) -> None:
+        super().__init__(f"the plan is stale: {'; '.join(differences)}")
+        self.digest = digest
+        self.differences = differences
+
+
+class ApplyRefused(TuningError):
+    """
+    A plan may not be applied to this server; nothing was changed.
+
+    Attributes:
+        reasons: Each with what to do instead.
+    """
+
+    def __init__(self, reasons: tuple[str, ...]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class PreflightFailed(TuningError):
+    """
+    PostgreSQL would not start, or could not live, with the resulting settings; nothing was changed.
+
+    Attributes:
+        setting: The one to blame, "" when that is not known.
+        reason: Why, in the server's own words where it has some.
+    """
+
+    def __init__(self, setting: str, reason: str) -> None:
+        super().__init__(f"{setting}: {reason}" if setting else reason)
+        self.setting = setting
+        self.reason = reason
+
+
+class ApplyFailed(TuningError):
+    """
+    A change could not be made. What was made before it stands in the journal.
+
+    Attributes:
+        change: The id of the change that failed, "" when it was not one change.
+        applied: Ids of the changes of this run that are made and not taken back.
+        is_settled: The journal knows already how the run ended.
+    """
+
+    def __init__(
+        self, message: str, *, change: str = "", applied: tuple[str, ...] = (), is_settled: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.change = change
+        self.applied = applied
+        self.is_settled = is_settled
+
+
+class NotReversible(TuningError):
+    """
+    A change is not taken back, because it is not ours any more or something else hangs on it.
+
+    Attributes:
+        change: Its id.
+    """
+
+    def __init__(self, change: str, reason: str) -> None:
+        super().__init__(f"{change} is not taken back: {reason}")
+        self.change = change

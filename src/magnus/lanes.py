@@ -99,6 +99,14 @@ def scope(priority: QueryPriority | str | None = None, *, timeout: float | None 
         _scope.reset(token)
 
 
+def without_deadline() -> None:
+    """
+    Keep this context's priority and forget its deadline: for work that others wait for too.
+    """
+    outer = current()
+    _scope.set(None if outer is None else Scope(outer.priority, None))
+
+
 def resolve(priority: QueryPriority | None) -> QueryPriority:
     """
     Return the lane a call belongs to: its own, capped by the enclosing scope's; NORMAL when neither says.

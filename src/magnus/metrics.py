@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from magnus import _figures
 from magnus.errors import ConfigError
 from magnus.observe import Event
 
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from magnus.database import Database
     from magnus.pool import Distribution
 
-BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
-"""Upper bounds of all histograms, seconds: those that the conventions advise for `db.client.operation.duration`."""
-
+BOUNDS: Final = _figures.BOUNDS
 _POOL: Final = "db_client_connection_pool_name"
 _STATE: Final = "db_client_connection_state"
 _LANE: Final = "magnus_lane"

@@ -278,7 +278,8 @@ class Replica:
 
 class Replicas:
     """
-    The standbys of one database, and where the primary last was. `config` is the primary's.
+    The standbys of one database, and where the primary last was. `config` is the primary's. `must_be_primary` says
+    whether the running code must not be answered by a standby.
     """
 
     def __init__(
@@ -298,6 +299,7 @@ class Replicas:
         self._came = asyncio.Event()
         self._default = Mark()
         self._marks: OrderedDict[str, Mark] = OrderedDict()
+        self.must_be_primary: Callable[[], bool] = bool
         self.primary_reads = self.waits = 0
 
     # --- life
@@ -428,6 +430,8 @@ class Replicas:
         """
         Return the standby that may answer the running code, waiting for one a moment; None: the primary should.
         """
+        if self.must_be_primary():
+            return None
         for lease in _held.get():
             if lease.is_deciding:
                 return None

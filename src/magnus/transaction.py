@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from contextvars import ContextVar
 from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from magnus._execution import Execution
+    from magnus._terms import Terms
     from magnus.session import TransactionMode
 
 _savepoints: Final = count(1)
+_innermost: Final[ContextVar[Transaction | None]] = ContextVar("magnus_transaction", default=None)
 _XID: Final = "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text"
 
 
@@ -56,6 +59,7 @@ class Transaction(Connection):
         savepoint: The name that the server knows it by, when it is inside another.
         mark: What the session's limit was when the savepoint began.
         until: The deadline that statements had outside.
+        tags: What `invalidate` was told, None when nothing.
 
     Raises:
         CommitRolledBack: an error inside was swallowed; nothing was stored.
@@ -65,8 +69,8 @@ class Transaction(Connection):
     """
 
     __slots__ = (
-        "_begin", "_finish", "_is_managed", "first", "last", "mark", "savepoint", "state", "tag", "until", "wants_xid",
-        "xid",
+        "_begin", "_finish", "_is_managed", "_outer", "first", "last", "mark", "savepoint", "state", "tag", "tags",
+        "until", "wants_xid", "xid",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +92,8 @@ class Transaction(Connection):
         self.savepoint: str | None = None
         self.mark: float | None = None
         self.until: float | None = None
+        self.tags: set[str] | None = None
+        self._outer: Transaction | None = None
 
     def __repr__(self) -> str:
         return f"<magnus.Transaction that {self.state.value}>"
@@ -153,6 +159,23 @@ class Transaction(Connection):
         self._execution = execution
         execution.transactions.append(self)
         self.state = _OPEN
+        if self.savepoint is None:
+            self._outer = _open_around()
+            _innermost.set(self)
+
+    def invalidate(self, *tags: str) -> None:
+        """
+        Drop what `cached` functions keep under these tags, once this is committed: when it returns, they ask anew.
+
+        In a savepoint it counts when that is released and the transaction commits. When COMMIT is not answered it
+        counts too, and for ten seconds nothing is kept under these tags.
+
+        Raises:
+            TransactionEnded: it has ended.
+        """
+        if self.state is not State.OPEN:
+            self._check_state("invalidate")
+        self.tags = {*(self.tags or ()), *tags}
 
     async def commit(self) -> None:
         """
@@ -162,26 +185,26 @@ class Transaction(Connection):
         try:
             execution.check_reclaimed()
             if self.savepoint is None:
-                await self._commit(execution)
+                if self.wants_xid:
+                    # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
+                    self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
+                with execution.step("COMMIT"):
+                    await execution.committing(self.last)
             else:
                 text = f"RELEASE SAVEPOINT {self.savepoint}"
                 await execution.send(text, text, execution.window(None))
+                if self.tags is not None and execution.transactions:
+                    execution.transactions[-1].invalidate(*self.tags)
             self.state = State.COMMITTED
-        finally:
-            if self.savepoint is None:
-                self._settle(execution)
-                await self._finish(execution)
-
-    async def _commit(self, execution: Execution) -> None:
-        if self.wants_xid:
-            # As text: asyncpg knows no xid8. None when nothing was written, and then nothing can be lost.
-            self.xid = await execution.perform(execution.raw.fetchval, _XID, (_XID,), None)
-        try:
-            with execution.step("COMMIT"):
-                await execution.committing(self.last)
         except OutcomeUnknown as error:
             error.xid = self.xid
             raise
+        finally:
+            if self.savepoint is None:
+                if self.tags is not None:  # before anything is awaited: nobody may see the change and the old answer
+                    execution.terms.committed(self.tags, is_certain=self.state is State.COMMITTED)
+                self._settle(execution)
+                await self._finish(execution)
 
     def is_cut(self) -> bool:
         """
@@ -230,17 +253,40 @@ class Transaction(Connection):
             inner.state = State.ENDED
             if inner is self:
                 return execution
+            if inner.tags is not None:  # never released, and so committed with what is around it
+                self.tags = {*(self.tags or ()), *inner.tags}
 
-    @staticmethod
-    def _settle(execution: Execution) -> None:
+    def _settle(self, execution: Execution) -> None:
         """
         Leave nothing of an ended transaction, whichever way it ended.
         """
+        if _innermost.get() is self:
+            _innermost.set(self._outer)
         raw = execution.raw
         if execution.session.is_changed:
             execution.session.ended()
         if not raw.is_closed() and raw.is_in_transaction():
             raw.terminate()
+
+
+def _open_around() -> Transaction | None:
+    found = _innermost.get()
+    while found is not None and found.state is not _OPEN:
+        found = found._outer  # noqa: SLF001  # of this module's own
+    return found
+
+
+def around(terms: Terms) -> list[bool]:
+    """
+    Return, for each open transaction on this database that the running code is inside of, whether it may write.
+    """
+    found, open_ones = _open_around(), []
+    while found is not None:
+        execution = found._execution  # noqa: SLF001  # as above
+        if found.state is _OPEN and execution.terms is terms:
+            open_ones.append(not execution.mode.readonly)
+        found = found._outer  # noqa: SLF001  # as above
+    return open_ones
 
 
 def on_lease(execution: Execution, mode: TransactionMode, timeout: float | None) -> Transaction:

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
-from magnus import ConfigError, Database, DatabaseConfig, MagnusError
+from magnus import ConfigError, Database, DatabaseConfig, MagnusError, cached
 from magnus.embedded import throwaway
 from magnus.testing import frozen, kill, promote, standby_of, until_replayed
 from tests.facade_fakes import until
@@ -249,6 +249,18 @@ async def test_a_promotion_in_the_middle_leaves_no_read_stale_and_none_unanswere
         is_over = True
         await asyncio.gather(failing, *readers) if failing in done else await next(iter(done))
         assert is_promoted.is_set()
+
+
+async def test_what_is_kept_for_others_is_read_from_the_primary(db):
+    """A standby's answer would be kept past the change that it had not seen yet."""
+
+    @cached(ttl=60.0, tags=["counter"])
+    async def origin(database: Database) -> bool:
+        return await database.fetchval(IS_STANDBY, read=True)
+
+    with db.reads_after():
+        assert not await origin(db)
+        assert await db.fetchval(IS_STANDBY, read=True)
 
 
 @pytest.mark.parametrize("hosts", ["postgresql://a@b,c/d", "", "postgresql:///d"])

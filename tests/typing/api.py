@@ -31,6 +31,7 @@ from magnus import (
     Refused,
     Transaction,
     TransactionEnded,
+    cached,
     create_pool,
     get_database,
     idempotent,
@@ -104,6 +105,34 @@ async def queries(db: Database) -> None:
         assert_type(rows, AsyncIterator[asyncpg.Record])
         async for row in rows:
             assert_type(row, asyncpg.Record)
+
+
+@cached(ttl=5.0, tags=["positions"])
+async def positions(db: Database, symbol: str) -> tuple[Position, ...]:
+    """
+    Answers that are kept.
+    """
+    return tuple(await db.fetch("SELECT 1", symbol, row=Position, read=True))
+
+
+@cached(ttl="1min", tags=lambda account: [f"account:{account}"], settings=lambda account: {"app": str(account)})
+async def of_account(db: Database, account: int) -> int:
+    """
+    Answers by tenant.
+    """
+    return account
+
+
+async def answers(db: Database) -> None:
+    """
+    Asked, asked strictly, and dropped.
+    """
+    assert_type(await positions(db, "AVA"), tuple[Position, ...])
+    assert_type(await positions.fresh(db, symbol="AVA"), tuple[Position, ...])
+    assert_type(await of_account(db, 1), int)
+    async with db.transaction() as tx:
+        tx.invalidate("positions", "account:1")
+    db.invalidate("positions")
 
 
 async def insights(db: Database) -> None:

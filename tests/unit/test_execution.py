@@ -75,6 +75,7 @@ async def test_a_limit_reached_on_either_side_is_a_query_timeout(error):
     assert "secret" not in repr(bench.events)
     figures = bench.terms.stats.snapshot(retries=0)
     assert (figures["timeouts"], figures["failed"], figures["total"]) == (1, 1, 1)
+    assert bench.pool.wasted_leases == [bench.raw]
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,23 @@ def run(arguments: Sequence[str]) -> int:
     Parse and carry out one command line; return its exit code.
     """
     try:
-        code = _app().meta(list(arguments))
+        code = whole().meta(list(arguments))
     except CycloptsError as error:
         render.complain(str(error), advice="see magnus --help")
         return ExitCode.USAGE
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def whole() -> App:
+    """
+    Return the application with all its commands.
+    """
+    from magnus.cli import changes, loads
+
+    app = _app()
+    for command in (*loads.COMMANDS, *changes.COMMANDS):
+        app.command(command)
+    return app
 
 
 def _app() -> App:
@@ -81,13 +93,16 @@ def _app() -> App:
     app.command(role)
     app.command(top)
     app.command(activity)
-    app.command(bench)
     app.command(dashboard)
     slow_app = App(name="slow", help="Show what was slow: the slow-query log, grouped, with a trend.")
     slow_app.default(slow)
     slow_app.command(install)
     slow_app.command(remove)
     app.command(slow_app)
+    cache_app = App(name="cache", help="Triggers that tell other processes' caches of changes (cache_notify, fresh).")
+    cache_app.command(install_cache, name="install")
+    cache_app.command(remove_cache, name="remove")
+    app.command(cache_app)
     once_app = App(name="once", help="The table of units of work that happen once (Database.run_once).")
     once_app.command(install_once, name="install")
     once_app.command(expire_once, name="expire")
@@ -296,39 +311,6 @@ def activity(
     )  # fmt: skip
 
 
-def bench(
-    target: Annotated[str | None, Parameter(help="A DSN, or a service's URL; else --dsn and the environment.")] = None,
-    *,
-    workload: Annotated[str, Parameter(name=["--workload", "-w"], help="select, tpcb, ava, or a FILE.sql.")] = "select",
-    rate: Annotated[str | None, Parameter(help="Open model: 2000/s, or a ramp 100..2000/s. Else closed.")] = None,
-    duration: Annotated[str, Parameter(help="How long requests are sent: 30s, 5m.")] = "30s",
-    warmup: Annotated[str | None, Parameter(help="What to leave out at the start; else it is found.")] = None,
-    clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,
-    processes: Annotated[int, Parameter(help="Processes that share the load.")] = 1,
-    connections: Annotated[int, Parameter(help="Connections of each process.")] = 10,
-    pool: Annotated[str, Parameter(help="magnus or asyncpg.")] = "magnus",
-    seed: Annotated[int, Parameter(help="The same seed draws the same operations.")] = 1,
-    threshold: Annotated[tuple[str, ...], Parameter(help="Exit 1 unless met: 'p99<50ms', 'errors<1%'.")] = (),
-    option: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE of the workload: scale=10.")] = (),
-    save: Annotated[str | None, Parameter(help="Write the result to this file, as JSON.")] = None,
-    html: Annotated[str | None, Parameter(help="Write the result to this file, as a page with plots.")] = None,
-    shared: FromShared,
-) -> int:
-    """
-    Load a database or a service, and say how long what took. Times count from when a request was due.
-
-    Example: magnus bench postgresql://localhost/test -w tpcb --rate 500/s --duration 20s --threshold 'p99<50ms'
-    """
-    from magnus.cli.bench import bench as call
-    from magnus.cli.words import options
-
-    return _carry_out("bench", lambda: call(
-        target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
-        warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
-        seed=seed, thresholds=threshold, options=options(option), save=save, html=html,
-    ), shared)  # fmt: skip
-
-
 def dashboard(
     *,
     host: Annotated[str, Parameter(help="Address to listen on.")] = "127.0.0.1",
@@ -429,6 +411,44 @@ def expire_once(
         return look("once expire", shared.dsn, os.environ, lambda con: module.expire(con, days))
 
     return _carry_out("once expire", call, shared)
+
+
+def install_cache(
+    *tables: Annotated[str, Parameter(help="Tables that seldom change: TABLE, SCHEMA.TABLE, or TABLE=TAG.")],
+    print_: Annotated[bool, _PRINT] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Make tables tell of their changes: a version that rises and a notification, by a trigger for each statement.
+
+    Writers of one table then wait for each other's commit, so a table that is written all the time is refused.
+
+    Example: magnus cache install instruments prices --print
+    """
+    return _cache("install", tables, is_printed=print_, shared=shared)
+
+
+def remove_cache(
+    *tables: Annotated[str, Parameter(help="Tables that shall tell no more; none: everything.")],
+    print_: Annotated[bool, _PRINT] = False,
+    shared: FromShared,
+) -> int:
+    """
+    Take the triggers off tables; without tables, off all of them, with the versions.
+    """
+    return _cache("remove", tables, is_printed=print_, shared=shared)
+
+
+def _cache(kind: str, tables: Sequence[str], *, is_printed: bool, shared: Shared) -> int:
+    from magnus.cli import cache as module
+    from magnus.cli.session import look
+
+    def call() -> Answer | Failure:
+        if is_printed:
+            return module.script(kind, tables)
+        return look(f"cache {kind}", shared.dsn, os.environ, lambda con: module.migrate(con, kind, tables))
+
+    return _carry_out(f"cache {kind}", call, shared)
 
 
 def _migrate(kind: str, *, is_printed: bool, yes: bool, shared: Shared) -> int:

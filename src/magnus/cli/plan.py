@@ -77,17 +77,34 @@ async def plan(dsn: str | None, environ: Mapping[str, str], told: Told, wish: Wi
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         why = f"SQLSTATE {error.sqlstate}" if isinstance(error, asyncpg.PostgresError) else "the connection was lost"
         return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: facts could not be read ({why})", "try again")
+    made = _made(facts, wish.only, warnings)
+    if wish.out is not None:
+        save(made, wish.out)
+    return _answer(made, facts, wish)
+
+
+async def planned(dsn: str | None, environ: Mapping[str, str]) -> Plan:
+    """
+    Make the plan of everything, from what can be seen alone.
+
+    Raises:
+        ConfigError: an impossible connection string or variable.
+        ConnectError: the server cannot be reached.
+    """
+    given = {} if dsn is None else {"dsn": dsn}
+    facts, warnings = await read_facts(DatabaseConfig.from_environ(environ, **given), environ, _checked(Told()))
+    return _made(facts, (), warnings)
+
+
+def _made(facts: Facts, only: Sequence[str], warnings: Sequence[str]) -> Plan:
     made = make_plan(
         facts,
-        only=wish.only,
+        only=only,
         created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         magnus_version=metadata.version("magnus-db"),
         slow_log_sql=sql.text("slow_query_log"),
     )
-    made = replace(made, warnings=(*warnings, *made.warnings)).sealed()
-    if wish.out is not None:
-        save(made, wish.out)
-    return _answer(made, facts, wish)
+    return replace(made, warnings=(*warnings, *made.warnings)).sealed()
 
 
 async def read_facts(

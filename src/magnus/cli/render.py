@@ -84,6 +84,16 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def ask(question: str) -> str | None:
+    """
+    Ask the person at the terminal; None when there is nobody: a pipe is never prompted.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    print(question, end=" ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip()
+
+
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[float, int, int], None]]:
     """

@@ -267,8 +267,12 @@ class Owner:
         signals = ((_server.FAST, self.spec.stop_timeout), (_server.IMMEDIATE, 5.0), (_server.KILL, 5.0))
         if not _postmaster.end_child(child, signals=signals):
             raise ClusterError(f"PostgreSQL process {child.pid} would not end", reason="stop", pid=child.pid)
-        # A postmaster that was killed leaves its backends for a moment.
         data = self.spec.folder.data
+        # Whoever restarted the server meanwhile (the optimizer does) left one that is not our child, but ours to stop.
+        other = _postmaster.running(data)
+        if other is not None and not _postmaster.end(other.pid, data, signals=signals):
+            raise ClusterError(f"PostgreSQL process {other.pid} would not end", reason="stop", pid=other.pid)
+        # A postmaster that was killed leaves its backends for a moment.
         _postmaster.wait_until(lambda: not _postmaster.processes_of(data), 5.0)
 
     def _let_go(self) -> None:

@@ -79,6 +79,17 @@ class Custody:
             was_reclaimed = lease.reclaimed is not None
             self._notify(LeakReturned(name_of(holding.task), lease.lane.value, held, was_reclaimed))
 
+    def transactions_of_task(self) -> int:
+        """
+        Return how many leases of the running task are in a transaction.
+        """
+        count, holding = 0, self.holdings.of(current_task())
+        while holding is not None:
+            con = holding.lease.con
+            count += not con.is_closed() and con.is_in_transaction()
+            holding = holding.outer
+        return count
+
     def disown(self) -> None:
         """
         Mark everything that is held as given back: this is a child process, it is the parent's.

@@ -57,6 +57,7 @@ class Keeper:
         self.timers = Timers(now)
         self.last_connect_error: ConnectError | None = None
         self.connect_times = Histogram()
+        self.last_refused_at = 0.0
         self._state = state
         self._now = now
         self._notify = notify
@@ -231,7 +232,7 @@ class Keeper:
     def _on_connect_failed(self, slot: Slot, error: Exception) -> None:
         actions = self._state.connect_failed(slot, self._now())
         found = error if isinstance(error, ConnectError) else _driver.connect_error(error)
-        self.last_connect_error = found
+        self.last_connect_error, self.last_refused_at = found, self._now()
         self.apply(actions)
         if self._is_telling:
             self.apply(self._state.refuse(error))

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from asyncio import get_running_loop
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
@@ -121,6 +122,13 @@ class Pool(Operations):
         Why the last failed connect failed; None as long as none did.
         """
         return self._keeper.last_connect_error
+
+    def refused(self, since: float) -> ConnectError | None:
+        """
+        Why the pool cannot connect at present, when its last attempt has failed `since` then (monotonic seconds).
+        """
+        keeper = self._keeper
+        return keeper.last_connect_error if self._state.failures and keeper.last_refused_at >= since else None
 
     # --- life
 
@@ -340,6 +348,12 @@ class Pool(Operations):
         """
         self._custody.hold(lease, self._home.loop, inside + 3)
 
+    def transactions_of_task(self) -> int:
+        """
+        Return how many connections in an open transaction the running task's code holds, however it was begun.
+        """
+        return self._custody.transactions_of_task() if self._custody.holdings.by_task else 0
+
     async def release(self, lease: Lease, *, timeout: float | None = None) -> None:  # not the caller's
         """
         Give a connection back; its session is reset first. The slot is free afterwards, whatever happens.
@@ -454,6 +468,16 @@ class Pool(Operations):
         Return how long it took to open a connection, all its set-up included; those that failed are not in it.
         """
         return self._keeper.connect_times.cumulative(bounds)
+
+    def tap(self, tap: Callable[[str, QueryPriority | None, list[float]], None] | None) -> None:
+        """
+        Give `tap` every wait, use and opening of a connection from now on, many at once; it must not raise.
+        """
+        taken = (lambda _name, _lane: None) if tap is None else (lambda name, lane: partial(tap, name, lane))
+        for lane, counters in zip(LANES, self._counters, strict=True):
+            counters.wait.tap(taken("wait", lane))
+            counters.use.tap(taken("use", lane))
+        self._keeper.connect_times.tap(taken("create", None))
 
     def snapshot(self) -> PoolSnapshot:
         """

@@ -7,7 +7,7 @@ from operator import add
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from magnus.lanes import QueryPriority
 
@@ -49,13 +49,22 @@ class Histogram:
     Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
     """
 
-    __slots__ = ("_counts", "_seconds", "_total", "fresh")
+    __slots__ = ("_counts", "_seconds", "_tap", "_told", "_total", "fresh")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self.fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
         self._seconds = 0.0
         self._total = 0
+        self._tap: Callable[[list[float]], None] | None = None
+        self._told = 0  # of `_total`, when there is a tap
+
+    def tap(self, tap: Callable[[list[float]], None] | None) -> None:
+        """
+        Give `tap` every duration from now on, at each `digest`; None ends that. It must not raise.
+        """
+        self.digest()
+        self._tap, self._told = tap, self._total
 
     @classmethod
     def merged(cls, parts: Iterable[Histogram]) -> Histogram:
@@ -103,6 +112,9 @@ class Histogram:
         Sort what is fresh into buckets: to be called when there are `BATCH`.
         """
         counts = self._counts
+        if self._tap is not None:
+            self._tap([0.0] * (self._total - self._told) + self.fresh)
+            self._told = self._total + len(self.fresh)
         for seconds in self.fresh:
             micros = int(seconds * 1e6)
             counts[_SHORT[micros] if 0 <= micros < _LONG else _bucket(micros)] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from magnus.tuning import units
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 LIST_SETTINGS: Final = frozenset({
     "DateStyle", "createrole_self_grant", "listen_addresses", "local_preload_libraries", "log_connections",
@@ -162,7 +163,7 @@ class Setting:
         if self.vartype == "bool":
             return _FLAGS.get(text.strip().lower(), text)
         if self.is_list:
-            return tuple(item.strip().strip('"') for item in text.split(",") if item.strip())
+            return split_list(text)
         return text.lower() if self.vartype == "enum" else text
 
     def refusal(self, text: str) -> str | None:
@@ -206,6 +207,23 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
 
 def split_list(text: str) -> tuple[str, ...]:
     """
-    Take a list setting apart: names between commas, quoted or not.
+    Take a list setting apart: names between commas. A name in double quotes may hold commas, and doubled quotes.
     """
-    return tuple(name for item in text.split(",") if (name := item.strip().strip('"').strip()))
+    return tuple(
+        match[1].replace('""', '"') if match[1] is not None else match[2].strip()
+        for match in _ITEM.finditer(text)
+        if match[1] or (match[2] or "").strip()
+    )
+
+
+_ITEM: Final = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?:,|\Z)|([^,]+)')
+
+
+def join_list(items: Iterable[str]) -> str:
+    """
+    Return names as the value of a list setting, those in double quotes that need them.
+    """
+    return ", ".join(item if _PLAIN.fullmatch(item) else '"' + item.replace('"', '""') + '"' for item in items)
+
+
+_PLAIN: Final = re.compile(r"[a-z_][a-z0-9_$/.-]*")
