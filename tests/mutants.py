@@ -841,7 +841,7 @@ MUTANTS = (
     ),
     unit(
         "A long outage is probed patiently", "pool/_limits.py",
-        "patience = min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "patience = 1.0",
+        "return gap * min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "return gap",
         "unit/pool/test_state.py::test_a_long_outage_is_probed_less_often",
     ),
     unit(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 from service import ANNA, BERT, CARL, serving
 
+from ava.services import reporting
 from ava.tokens import demo_token
 
 pytest_plugins = ("service_fixtures",)
@@ -99,3 +101,31 @@ async def test_months_add_up_to_what_the_positions_realised(loaded):
             assert sum(months) == Decimal(report["realised_pnl"]) == Decimal(positions["realised_pnl"])
             trades = await service.admin.fetchval("select count(*) from trades where account_id = $1", account)
             assert sum(item["trades"] for item in report["items"]) == trades > 0
+
+
+async def test_finished_months_are_kept_and_an_import_into_them_is_seen_at_once(ava):
+    """The second report asks the database for nothing but the token; what an import adds to the past is there."""
+    await ava.upload(FILE)
+    before = (await ava.get("/api/reports/monthly", **{"from": "2026-01", "to": "2026-02"})).json()
+    assert (await ava.get("/api/reports/monthly", **{"from": "2026-01", "to": "2026-02"})).json() == before
+    more = FILE.splitlines()[0] + "\n5,AAAA,sell,1,20,0,2026-02-10T00:00:00Z\n"
+    await ava.upload(more, key="more")
+    after = (await ava.get("/api/reports/monthly", **{"from": "2026-01", "to": "2026-02"})).json()
+    assert [item["trades"] for item in before["items"]] == [2, 1]
+    assert [item["trades"] for item in after["items"]] == [2, 2]
+    figures = (await ava.get("/api/health/stats")).json()["cache"]
+    assert (figures["hits"], figures["misses"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("now", "first"),
+    [
+        (datetime(2026, 3, 1, tzinfo=UTC), date(2026, 2, 1)),
+        (datetime(2026, 3, 2, 23, 59, tzinfo=UTC), date(2026, 2, 1)),
+        (datetime(2026, 3, 3, tzinfo=UTC), date(2026, 3, 1)),
+        (datetime(2026, 1, 1, tzinfo=UTC), date(2025, 12, 1)),
+    ],
+)
+def test_a_month_is_finished_when_no_order_can_add_to_it(now, first):
+    """It is over in every time zone, and for so long that no transaction of it is open."""
+    assert reporting._first_open(now).date() == first

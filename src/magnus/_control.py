@@ -50,6 +50,8 @@ class ProbeState:
         is_warm: The pool has had a connection to give.
         no_handoff_since: Since when every caller has had to wait and none was served (monotonic seconds), or None.
         cause: Why the last probe failed, a word of `ConnectError.reason`; None when it did not.
+        failed_total: Probes that failed since the database was connected, losses of the control connection included.
+        connect_failing_since: Since when the pool cannot open connections (monotonic seconds), or None.
     """
 
     is_ok: bool
@@ -58,6 +60,8 @@ class ProbeState:
     is_warm: bool
     no_handoff_since: float | None
     cause: str | None = None
+    failed_total: int = 0
+    connect_failing_since: float | None = None
 
 
 class Verdicts:
@@ -69,6 +73,7 @@ class Verdicts:
         self.is_ok = False
         self.last_ok: float | None = None
         self.failures = 0
+        self.failed_total = 0
         self.cause: str | None = None
         self._failing_since = 0.0
         self._is_high = False
@@ -87,6 +92,7 @@ class Verdicts:
         """
         self.is_ok = False
         self.failures += 1
+        self.failed_total += 1
         self.cause = reason
         if self.failures > 1:
             return None

@@ -141,11 +141,38 @@ def _says_lost(error: BaseException) -> bool:
     return isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
 
 
+def lost_track(error: asyncpg.InternalClientError) -> Exception:
+    """
+    Return what a confused driver's error means, as an error that callers have a rule for: the connection is gone.
+
+    A backend that is terminated leaves the driver in any of several states, and of one it says only that it cannot go
+    on, or that it did not expect what it read.
+    """
+    if is_unfit(error):
+        return asyncpg.InterfaceError("connection is closed")  # the driver's words for it; nothing was sent
+    return asyncpg.ConnectionDoesNotExistError("the connection was lost while it was in use")
+
+
+def is_unfit(error: asyncpg.InternalClientError) -> bool:
+    """
+    Say whether the driver refused before it wrote a byte.
+    """
+    return str(error).startswith("cannot switch to state")
+
+
 def sqlstate_of(error: BaseException) -> str | None:
     """
     Return the server's code that an error carries, None when it carries none.
     """
     return cast("str | None", getattr(error, "sqlstate", None))
+
+
+def is_outdated_plan(error: BaseException) -> bool:
+    """
+    Say whether a statement failed only because it was prepared before a change of the schema. All connections fail so
+    at once, and none a second time.
+    """
+    return isinstance(error, asyncpg.InvalidCachedStatementError)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

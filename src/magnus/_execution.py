@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
-from magnus import _commit
+from magnus import _commit, _driver
 from magnus._catalogue import CLEAN
 from magnus._driver import is_on_standby, is_read_only_by_default
 from magnus._normalise import normalised
@@ -317,7 +317,7 @@ class Execution:
         if isinstance(error, asyncpg.InternalClientError):
             # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
             self.raw.terminate()
-            return
+            raise _driver.lost_track(error) from error
         is_read_only = self.mode.readonly or isinstance(span.server, ReadOnly)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_read_only:
             self._pool.refused_write(self._lease)

@@ -45,6 +45,7 @@ class QueryStats:
 
     __slots__ = (
         "_lanes", "_seconds", "failed", "is_watched", "slow", "slow_after", "successful", "tell_after", "timeouts",
+        "unknown",
     )  # fmt: skip
 
     def __init__(self, slow_after: float) -> None:
@@ -56,6 +57,7 @@ class QueryStats:
         self.failed = 0
         self.timeouts = 0
         self.slow = 0
+        self.unknown = 0
 
     def ran(self, seconds: float, lane: QueryPriority, *, is_successful: bool) -> bool:
         """
@@ -96,7 +98,7 @@ class QueryStats:
         """
         return {lane: durations.cumulative(bounds) for lane, durations in self._lanes.items()}
 
-    def snapshot(self, *, retries: int) -> dict[str, int | float]:
+    def snapshot(self) -> dict[str, int | float]:
         """
         Return the figures, ready for JSON; durations in milliseconds.
         """
@@ -108,8 +110,8 @@ class QueryStats:
             "successful": self.successful,
             "failed": self.failed,
             "timeouts": self.timeouts,
-            "retries": retries,
             "slow_queries": self.slow,
+            "outcome_unknown": self.unknown,
             "avg_time_ms": round(1000 * self._seconds / count, 3) if count else 0.0,
             "p50_ms": round(1000 * p50, 3),
             "p95_ms": round(1000 * p95, 3),
@@ -136,6 +138,7 @@ def pool_figures(pool: PoolSnapshot | None, *, is_connected: bool, max_size: int
         "connects": pool.connects,
         "connect_failures": pool.connect_failures,
         "discarded": pool.discarded,
+        "is_failing": pool.failing_since is not None,
         "lanes": {lane.lane.value: _lane_figures(lane) for lane in pool.lanes},
     }
 
@@ -148,6 +151,7 @@ def _lane_figures(lane: LaneSnapshot) -> dict[str, object]:
         "acquired": lane.acquired_total,
         "timeouts": lane.timeouts,
         "rejected": lane.rejected,
+        "shed": lane.shed,
         "wait_p50_ms": round(1000 * lane.p50, 3),
         "wait_p95_ms": round(1000 * lane.p95, 3),
         "wait_p99_ms": round(1000 * lane.p99, 3),

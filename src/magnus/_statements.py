@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 from magnus import lanes
 from magnus._catalogue import CLEAN
 from magnus._execution import Execution
+from magnus._normalise import normalised
 from magnus._rows import mapper
 from magnus._sqltext import is_whole
 from magnus._verdicts import Phase
+from magnus.errors import QueryTimeout
 from magnus.lanes import QueryPriority
 from magnus.pool import RANK, Lease
 from magnus.retry import IN_PARTS, ORDINARY, READ, REPEATABLE, Attempts, Progress, is_declared
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NORMAL: Final = QueryPriority.NORMAL
+_READING: Final = frozenset({"SELECT", "TABLE", "VALUES", "SHOW", "EXPLAIN"})
 _RIGHTS: Final = {
     (False, False): ORDINARY,
     (True, False): READ,
@@ -344,6 +347,7 @@ class Statements:
             attempts = Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
             delay = self._retrier.decide(error, attempts, _rights(rights, text), span.deadline)
             if delay is None:
+                self._failed(error, text, attempts, rights)
                 raise
         finally:
             if not is_sent and delay is None:
@@ -389,6 +393,18 @@ class Statements:
         try:
             found = partial(_rights, rights, text)
             return await self._retrier.run(attempt, progress, deadline=span.deadline, rights=found, attempts=attempts)
+        except Exception as error:
+            self._failed(error, text, attempts, rights)
+            raise
         finally:
             if not progress.is_sent:
                 self._terms.never_ran(text, lane, span.started, attempts.failed + 1)
+
+    def _failed(self, error: Exception, text: str, attempts: Attempts, rights: Rights) -> None:
+        """
+        Tell when a statement that failed for good may have been carried out. One at its limit was cancelled.
+        """
+        if not attempts.may_be_stored or rights.is_read_only or isinstance(error, QueryTimeout):
+            return
+        if normalised(text).summary.partition(" ")[0] not in _READING:
+            self._terms.outcome_unknown("statement", error)

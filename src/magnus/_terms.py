@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from magnus._clock import MonotonicClock
-from magnus.observe import Ended
+from magnus.observe import Ended, OutcomeNotKnown
 from magnus.session import LaneLimit, lane_limits
 
 if TYPE_CHECKING:
@@ -131,6 +131,13 @@ class Terms:
         if self.stats.is_watched:
             waited = max(0.0, self.now() - started)
             self.watched(Ended(text, 0.0, lane, waited, attempts, sys.exception(), is_sent=False))
+
+    def outcome_unknown(self, what: str, error: Exception, xid: str | None = None) -> None:
+        """
+        Count and tell that a caller is told an error of something that may have been carried out.
+        """
+        self.stats.unknown += 1
+        self.notify(OutcomeNotKnown(what, type(error).__name__, xid))
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """

@@ -31,7 +31,7 @@ from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import ConnectRecovered, GuardsMissing, PoolerMisjudged, PoolWarmed, WarmupFailed
-from magnus.pool import RANK, Lease, Pool, watch_forks
+from magnus.pool import Pool, watch_forks
 from magnus.replicas import NotedExecution, Replicas
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
@@ -485,6 +485,8 @@ class Database(Units):
             is_warm=self._has_served,
             no_handoff_since=pool.is_full_since,
             cause=verdicts.cause,
+            failed_total=verdicts.failed_total,
+            connect_failing_since=pool.failing_since,
         )
 
     def get_stats(self) -> dict[str, Any]:
@@ -494,7 +496,7 @@ class Database(Units):
         """
         pool = None if self._pool is None else self._pool.snapshot()
         found = {
-            "query_stats": self._stats.snapshot(retries=self._retrier.retries),
+            "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
         if self._replicas is not None:
@@ -606,12 +608,9 @@ class Database(Units):
         """
         Take a lease for user code, which may keep it: it is watched.
         """
-        pool, now, rank = self._open_pool(), self._terms.now(), RANK[lane]
+        pool = self._open_pool()
         wanted = self._terms.limits[lane].server
-        slot = pool.take(rank, now, wanted)  # as `acquire` does, without another coroutine
-        if slot is None:
-            slot = await pool.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
-        lease = Lease(slot, lane, now)
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease, inside=2)
         reading = loading.get()
         if reading is not None and not self._config.is_pooled:

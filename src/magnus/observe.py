@@ -120,6 +120,32 @@ class Retry(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RetryBudgetSpent(Event):
+    """
+    Units that might have been tried again were not, because too much is being repeated: `refused` since the last such
+    event, which comes once a minute at most.
+    """
+
+    name: ClassVar[str] = "retry_budget_spent"
+    level: ClassVar[str] = "warning"
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeNotKnown(Event):
+    """
+    The caller was told an error, and what it asked for may have been carried out: its connection was lost after it was
+    sent. `what` is "commit", "unit" (a function in a transaction) or "statement" (one that writes, by itself).
+    """
+
+    name: ClassVar[str] = "database_outcome_unknown"
+    level: ClassVar[str] = "error"
+    what: str
+    error_type: str
+    xid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServerFault(Event):
     """
     The server reported what somebody must look at: no space left (53100), or damaged data (XX001, XX002).

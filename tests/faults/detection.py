@@ -51,6 +51,15 @@ async def served(db: Database, patience: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
+async def _full(db: Database, patience: float = 20.0) -> None:
+    """
+    Wait until the pool has all its connections.
+    """
+    async with asyncio.timeout(patience):
+        while (pool := db.get_stats()["pool_stats"])["free"] + pool["used"] < pool["max_size"]:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
+
+
 async def slots_back(db: Database, patience: float = 30.0) -> float:
     """
     Wait until no slot is out; return the seconds it took.
@@ -199,6 +208,7 @@ async def terminated(stage: Stage) -> Row:
         writers.report(row)
         row.figures["writers told"] = dict(writers.errors)
         row.figures["readers told"] = dict(seen)
+        row.figures["of an unclassified kind"] = unclassified.total() + writers.unclassified.total()
         row.expect(not unclassified, f"unclassified: {dict(unclassified)}")
         row.expect(not used(db), f"{used(db)} slots are missing")
         await book.audit(row)
@@ -339,6 +349,7 @@ async def immediate_restart(stage: Stage) -> Row:
                 group.create_task(_read_on(db, seen, 10.0, lambda: is_over))
             for _ in range(row.cycles):
                 await asyncio.sleep(0.5)
+                await _full(db)  # a connect that is under way when the server goes is no attempt in the outage
                 refused = proxy.refused + starting.hits
                 down = await restart_immediately(stage.cluster)
                 back = time.monotonic()

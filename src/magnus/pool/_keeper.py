@@ -73,6 +73,13 @@ class Keeper:
         self._tasks: dict[asyncio.Task[None], Slot] = {}
         self._empty = asyncio.Event()
 
+    @property
+    def failing_since(self) -> float | None:
+        """
+        Since when connects fail (monotonic seconds); None when they do not.
+        """
+        return self._outage.since
+
     def apply(self, actions: Sequence[Action]) -> None:
         """
         Do what the state answered to an event.

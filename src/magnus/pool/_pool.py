@@ -504,6 +504,7 @@ class Pool(Operations):
             discarded=state.discarded,
             last_handoff=state.last_handoff,
             is_full_since=state.full_since,
+            failing_since=self._keeper.failing_since,
         )
 
     # --- the inside
@@ -555,6 +556,7 @@ class Pool(Operations):
         if waiter.error is not None:
             return waiter.error
         if waiter.is_shed:
+            self._counters[waiter.rank].shed += 1
             return self._overloaded(waiter.rank)
         return self._timed_out(waiter.rank, waiter.since) if self._is_open else self._closed()
 

@@ -192,6 +192,7 @@ class LaneSnapshot:
         acquired_total: Leases given since the start.
         timeouts: Calls that ended in `PoolTimeout`.
         rejected: Calls that ended in `Overloaded`.
+        shed: Those of them that had queued already.
         p50: Median wait; `p95` and `p99` alike.
         use_p50: Median use; `use_p95` and `use_p99` alike.
     """
@@ -203,6 +204,7 @@ class LaneSnapshot:
     acquired_total: int
     timeouts: int
     rejected: int
+    shed: int
     p50: float
     p95: float
     p99: float
@@ -216,12 +218,13 @@ class LaneCounters:
     What happened in one lane since the pool was opened.
     """
 
-    __slots__ = ("acquired_total", "rejected", "timeouts", "use", "wait")
+    __slots__ = ("acquired_total", "rejected", "shed", "timeouts", "use", "wait")
 
     def __init__(self) -> None:
         self.acquired_total = 0
         self.timeouts = 0
         self.rejected = 0
+        self.shed = 0
         self.wait = Histogram()
         self.use = Histogram()
 
@@ -230,7 +233,7 @@ class LaneCounters:
         Return the counters, frozen, beside what the lane holds now.
         """
         return LaneSnapshot(
-            lane, acquired, waiting, cap, self.acquired_total, self.timeouts, self.rejected,
+            lane, acquired, waiting, cap, self.acquired_total, self.timeouts, self.rejected, self.shed,
             *self.wait.percentiles(50, 95, 99), *self.use.percentiles(50, 95, 99),
         )  # fmt: skip
 
@@ -251,6 +254,7 @@ class PoolSnapshot:
         discarded: Connections thrown away instead of returned: dead, not resettable, or discarded by their holder.
         last_handoff: When a caller last got a connection (monotonic seconds), None before the first.
         is_full_since: Since when every caller has had to wait and none was served (monotonic seconds); None otherwise.
+        failing_since: Since when connects have failed, without one that succeeded (monotonic seconds); None otherwise.
     """
 
     size: int
@@ -267,3 +271,4 @@ class PoolSnapshot:
     discarded: int
     last_handoff: float | None
     is_full_since: float | None
+    failing_since: float | None = None

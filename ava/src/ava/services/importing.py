@@ -26,6 +26,7 @@ from ava.services import account
 from ava.services.import_book import Book
 from ava.services.import_file import BadRow, Row, count_rows, read_rows
 from ava.services.import_store import known_rows, load, write
+from ava.services.reporting import tag_of
 from ava.services.rules import DETAILS
 from ava.sql import statement
 from magnus import KeyReused, Refused
@@ -282,6 +283,7 @@ async def _book(tx: Transaction, account_id: int, book: Book, batch: Sequence[Ro
             await asyncio.sleep(0)
         _apply(row, book, known, tally)
     await write(tx, account_id, book)
+    tx.invalidate(tag_of(account_id))
     return tally
 
 

@@ -17,6 +17,7 @@ from ava import models
 from ava.money import ZERO, value_of
 from ava.services.account import AccountMissing, settings_of
 from ava.sql import statement
+from magnus import cached
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 BEGINNING: Final = datetime(1, 1, 2, tzinfo=UTC)
 END: Final = datetime(9999, 12, 30, tzinfo=UTC)
+_SETTLED: Final = timedelta(days=2)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _CURSOR: Final = struct.Struct(">qq")
@@ -186,14 +188,67 @@ async def monthly(db: Database, account_id: int, first: date, last: date) -> mod
         AccountMissing: there is no such account.
     """
     begin, end = _month(first), _month(_month(last) + timedelta(days=31))
-    rows = await _read(db, account_id, "monthly", begin, end)
-    found = [row for row in rows if row["month"] is not None]
+    edge = min(max(begin, _first_open(datetime.now(UTC))), end)
+    parts = [await finished_months(db, account_id, begin, edge)] if begin < edge else []
+    if edge < end:
+        parts.append(await _months(db, account_id, edge, end))
+    items = [item for part in parts for item in part.items]
     return models.MonthlyReport(
-        currency=rows[0]["currency"],
-        time_zone=rows[0]["time_zone"],
-        realised_pnl=_total(row["realised_pnl"] for row in found),
-        items=[models.MonthResult.model_validate({**row, "month": f"{row['month']:%Y-%m}"}) for row in found],
+        currency=parts[0].currency,
+        time_zone=parts[0].time_zone,
+        realised_pnl=_total(item.realised_pnl for item in items),
+        items=items,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Months:
+    """
+    What some months realised, for whoever asks.
+    """
+
+    currency: str
+    time_zone: str
+    items: tuple[models.MonthResult, ...]
+
+
+def tag_of(account_id: int) -> str:
+    """
+    Return what the finished months of an account are kept under: a writer of trades of the past names it.
+    """
+    return f"report:{account_id}"
+
+
+@cached(
+    ttl=60.0,
+    tags=lambda account_id, *_: [tag_of(account_id), "imports"],
+    settings=lambda account_id, *_: settings_of(account_id),
+)
+async def finished_months(db: Database, account_id: int, begin: datetime, end: datetime) -> _Months:
+    """
+    Return months that are over; only an import adds to them.
+
+    Raises:
+        AccountMissing: there is no such account.
+    """
+    return await _months(db, account_id, begin, end)
+
+
+async def _months(db: Database, account_id: int, begin: datetime, end: datetime) -> _Months:
+    rows = await _read(db, account_id, "monthly", begin, end)
+    items = (
+        models.MonthResult.model_validate({**row, "month": f"{row['month']:%Y-%m}"})
+        for row in rows
+        if row["month"] is not None
+    )
+    return _Months(rows[0]["currency"], rows[0]["time_zone"], tuple(items))
+
+
+def _first_open(now: datetime) -> datetime:
+    """
+    Return the first month that may still get trades by orders: it is not over in every time zone, or was a day ago.
+    """
+    return _month((now - _SETTLED).date())
 
 
 def _month(day: date) -> datetime:
