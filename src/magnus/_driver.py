@@ -249,6 +249,16 @@ class SharedConnection(PooledConnection):
         """
         return ""
 
+    async def _introspect_types(self, typeoids: Iterable[int], timeout: float | None) -> Any:
+        # Compiling the driver's question about types takes seconds on some servers, and answering it milliseconds.
+        is_ours = not self.is_in_transaction()
+        await self.execute("BEGIN; SET LOCAL jit TO off" if is_ours else "SET LOCAL jit TO off")
+        try:
+            return await super()._introspect_types(typeoids, timeout)  # type: ignore[misc]  # as above
+        finally:
+            if is_ours and not self.is_closed():
+                await self.execute("COMMIT")
+
 
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # where the server warns from; its words are translated, this is not
 

@@ -114,6 +114,18 @@ async def test_many_clients_on_few_sessions_meet_no_statement_of_others_and_leav
     assert await left_in_sessions(pooler, database) == [0] * BACKENDS
 
 
+async def test_types_are_learned_without_compiling_and_jit_is_as_it_was(db, pooler, database):
+    """At the first sight of a type, outside a transaction and inside one."""
+    await db.execute("CREATE TYPE side AS ENUM ('buy', 'sell')")
+    await db.execute("CREATE TYPE deal AS (side side, size int)")
+    before = await db.fetchval("SHOW jit")
+    assert await db.fetchval("SELECT $1::side", "buy") == "buy"
+    async with db.transaction() as tx:
+        assert tuple(await tx.fetchval("SELECT ('sell', 5)::deal")) == ("sell", 5)
+    assert await db.fetchval("SHOW jit") == before
+    assert await left_in_sessions(pooler, database) == [0] * BACKENDS
+
+
 async def test_limits_and_guards_go_with_begin(db):
     """A transaction has its lane's limit and the guard of an idle one, whatever the role has."""
     async with db.transaction(priority=QueryPriority.CRITICAL) as tx:
