@@ -849,6 +849,47 @@ MUTANTS = (
         "            self._window = 1  # seldom", "            pass  # seldom",
         "unit/pool/test_state.py::test_a_lost_connection_is_replaced_by_one_connect_whoever_waits",
     ),
+    unit(
+        "What lives in a session is refused behind a transaction pooler",
+        "_pooler.py", "if not found:\n        return None", "if found is not None:\n        return None",
+        "unit/test_pooler.py::test_what_lives_in_a_session_is_refused_outside_a_transaction",
+    ),
+    unit(
+        "Behind a pooler a read is guarded when it is repeated",
+        "_pooler.py", "(attempts > 1 or not is_read(text))", "not is_read(text)",
+        "unit/test_pooler.py::test_a_read_is_guarded_when_it_is_repeated_or_is_none_by_its_text",
+    ),
+    unit(
+        "A transaction pooler that nobody named is noticed",
+        "_pooler.py", "or not set(self.first).isdisjoint(self.second)", "",
+        "unit/test_pooler.py::test_a_session_that_changes_hands_is_seen_on_either_side",
+    ),
+    unit(
+        "A pooler is sent no settings that it cannot keep",
+        "config.py", "if name.lower() in _TRACKED}", "}",
+        "unit/test_pooler.py::test_behind_a_pooler_only_what_it_keeps_for_its_clients_is_sent_at_the_start",
+    ),
+    unit(
+        "A standby on another timeline is not asked",
+        "_routing.py", "standing is None or standing.replayed.timeline != primary.position.timeline",
+        "standing is None",
+        "unit/test_routing.py::test_a_standby_on_another_timeline_is_passed_over_however_far_it_is",
+    ),
+    unit(
+        "A standby that has not what must be seen is not asked",
+        "_routing.py", "or standing.replayed.lsn < need.lsn", "",
+        "unit/test_routing.py::test_a_standby_that_has_not_what_must_be_seen_is_passed_over",
+    ),
+    unit(
+        "Inside a transaction that may write, reads go to the primary",
+        "replicas.py", "if lease.is_deciding:", "if False:",
+        "integration/test_replicas.py::test_inside_a_transaction_that_may_write_every_read_goes_to_the_primary",
+    ),
+    unit(
+        "What a transaction wrote is seen by the next read",
+        "_units.py", 'methodcaller("give_back")', "__import__('magnus._execution')._execution.Execution.give_back",
+        "integration/test_replicas.py::test_what_was_written_is_seen_by_the_next_read",
+    ),
 )  # fmt: skip
 
 

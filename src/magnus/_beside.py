@@ -24,12 +24,13 @@ _NAME_BYTES: Final = 63  # the server cuts an application_name there
 
 async def open_beside(config: DatabaseConfig, connect: Connect, purpose: str = "") -> Connection:
     """
-    Open a connection as the pool's are; `purpose` is appended to the name that the server shows of it.
+    Open a connection as the pool's are, past a pooler where there is a way; `purpose` is appended to the name that the
+    server shows of it.
 
     Raises:
         ConnectError: it could not be opened within `connect_timeout`.
     """
-    arguments = config.connect_arguments(os.environ)
+    arguments = config.direct().connect_arguments(os.environ)
     if purpose:
         settings = arguments["server_settings"]
         settings["application_name"] = _named(settings["application_name"], purpose)

@@ -33,7 +33,8 @@ _PRECEDENCE: Final = 0.1  # for the pool, which has lost its connections too and
 _ASKED_LATELY: Final = 1.0
 _CLOSE_LIMIT: Final = 1.0
 _HIGH: Final = 0.9
-INCURABLE: Final = frozenset({"credentials", "database"})
+_PID: Final = "SELECT pg_catalog.pg_backend_pid()"
+INCURABLE: Final = frozenset({"credentials", "database", "pooler"})
 """Reasons of a `ConnectError` that waiting does not heal."""
 
 
@@ -165,6 +166,20 @@ class Control:
             self._flight = asyncio.get_running_loop().create_task(self._probe())
             self._flight.add_done_callback(self._land)
         return await asyncio.shield(self._flight)
+
+    async def has_own_session(self) -> bool:
+        """
+        Say whether the connection has the server's process that it was told of at its start; else a pooler stands
+        between. True where nobody answers.
+        """
+        con = self._con
+        try:
+            if con is None:
+                return True
+            asked = await con.prepare(_PID, name="", timeout=_PROBE_LIMIT)
+            return bool(await asked.fetchval(timeout=_PROBE_LIMIT) == con.get_server_pid())
+        except Exception:  # noqa: BLE001  # the next probe judges the connection
+            return True
 
     def start(self) -> None:
         """

@@ -81,6 +81,8 @@ _PHRASES: Final = {
     "tls": "the encrypted connection could not be agreed",
     "timeout": "the server did not answer in time",
     "read_only": "no server that takes writes was found",
+    "pooler": 'a pooler stands between and refuses the settings of a session: set pooler="transaction" '
+    "(MAGNUS_POOLER), or connect directly",
     "other": "the connection could not be set up",
 }
 
@@ -98,7 +100,13 @@ def connect_error(error: BaseException) -> ConnectError:
     return found
 
 
+_PROTOCOL: Final = "08P01"
+_STARTUP: Final = "unsupported startup parameter"  # PgBouncer's words, which it has in one language only
+
+
 def _connect_reason(error: BaseException, sqlstate: str | None) -> str:
+    if sqlstate == _PROTOCOL and any(_STARTUP in str(found) for found in chain(error)):
+        return "pooler"
     if sqlstate is not None:
         return _BY_SQLSTATE.get(sqlstate) or _BY_SQLSTATE.get(sqlstate[:2], "other")
     causes = list(chain(error))
@@ -222,6 +230,35 @@ class PooledConnection(FastConnection):
                 getattr(con, method)()
 
 
+class SharedConnection(PooledConnection):
+    """
+    A connection to a pooler in transaction mode: the session behind it is another one with each transaction.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Else the driver switches jit off around its questions about types, and on again in somebody else's session.
+        self._server_caps = self._server_caps._replace(jit=False)  # type: ignore[has-type]  # the stubs leave it out
+
+    def get_reset_query(self) -> str:
+        """
+        Return nothing: it would reset whichever session is next.
+        """
+        return ""
+
+    async def _introspect_types(self, typeoids: Iterable[int], timeout: float | None) -> Any:
+        # Compiling the driver's question about types takes seconds on some servers, and answering it milliseconds.
+        is_ours = not self.is_in_transaction()
+        await self.execute("BEGIN; SET LOCAL jit TO off" if is_ours else "SET LOCAL jit TO off")
+        try:
+            return await super()._introspect_types(typeoids, timeout)  # type: ignore[misc]  # as above
+        finally:
+            if is_ours and not self.is_closed():
+                await self.execute("COMMIT")
+
+
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # where the server warns from; its words are translated, this is not
 
 
@@ -269,22 +306,24 @@ async def _connect_first(hosts: list[tuple[str, int | None]], arguments: dict[st
     return con
 
 
-async def _connect_to(arguments: dict[str, Any]) -> Connection:
+async def _connect_to(asked: dict[str, Any]) -> Connection:
+    arguments = dict(asked)
+    kind = SharedConnection if arguments.pop("is_shared", False) else PooledConnection
     try:
-        return await asyncpg.connect(connection_class=PooledConnection, **arguments)
+        return await asyncpg.connect(connection_class=kind, **arguments)
     except asyncpg.PostgresError as error:
         # Not every platform can watch a client's socket, and a pooler in between knows few settings.
         settings = arguments.get("server_settings") or {}
         if _CHECK not in settings or _CHECK not in str(error) or error.sqlstate not in _REFUSALS:
             raise
         del settings[_CHECK]  # for good: the settings are shared by all connects of a pool
-    return await asyncpg.connect(connection_class=PooledConnection, **arguments)
+    return await asyncpg.connect(connection_class=kind, **arguments)
 
 
 _CHECK: Final = "client_connection_check_interval"
 _REFUSALS: Final = frozenset({"22023", "42704", "08P01", "55P02"})
 _MOST_TELLING: Final = (
-    "credentials", "database", "tls", "too_many", "starting", "read_only", "timeout", "unreachable", "other"
+    "credentials", "database", "pooler", "tls", "too_many", "starting", "read_only", "timeout", "unreachable", "other"
 )  # fmt: skip
 
 
@@ -293,7 +332,7 @@ def _tells(error: Exception) -> int:
 
 
 def _is_final(error: Exception) -> bool:
-    return connect_error(error).reason in {"credentials", "database"}
+    return connect_error(error).reason in {"credentials", "database", "pooler"}
 
 
 def _terminate(con: Connection) -> None:

@@ -57,6 +57,7 @@ class Terms:
             certain.
         slow: Is told of statements that were slow (`SlowLog.saw`); None where nobody listens.
         watched: Is told of every statement while `stats.is_watched`; it never raises.
+        idle_limit: Seconds that a transaction may be idle; only sent where sessions cannot begin with it.
         background: What goes on after its caller was answered.
     """
 
@@ -72,6 +73,7 @@ class Terms:
     now: Callable[[], float]
     committed: Committed
     slow: Callable[..., None] | None = None
+    idle_limit: float = 60.0
     watched: Callable[[Ended], None] = lambda _: None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -89,7 +91,15 @@ class Terms:
         now = time.monotonic if isinstance(clock, MonotonicClock) else clock.now
         reading = {lane: limit.reading for lane, limit in limits.items()}
         return cls(
-            limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
+            limits,
+            reading,
+            config.statement_timeout,
+            transactions,
+            clock=clock,
+            knowledge=knowledge,
+            now=now,
+            idle_limit=config.idle_in_transaction_session_timeout,
+            **others,
         )
 
     def tell(  # noqa: PLR0917  # as `SlowLog.saw`

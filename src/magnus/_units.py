@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import methodcaller
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import asyncpg
@@ -10,7 +11,6 @@ import asyncpg
 from magnus import lanes, once
 from magnus._answers import encode
 from magnus._driver import PoolClosed
-from magnus._execution import Execution
 from magnus._statements import Statements
 from magnus._verdicts import Verdict
 from magnus.errors import (
@@ -31,12 +31,16 @@ from magnus.transaction import Transaction
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from magnus._execution import Execution
     from magnus._terms import Terms
     from magnus.lanes import QueryPriority
     from magnus.pool import Pool
     from magnus.retry import Retrier
 
 T = TypeVar("T")
+
+GIVE_BACK: Final = methodcaller("give_back")
+"""Gives an execution back, whichever kind it is."""
 
 
 class Units(Statements):
@@ -90,7 +94,7 @@ class Units(Statements):
 
         async def attempt(progress: Progress) -> T:
             begin = partial(self._begin_once, mode, priority, limit, deadline)
-            async with Transaction(begin, Execution.give_back, wants_xid=xid, is_unit=True) as tx:
+            async with Transaction(begin, GIVE_BACK, wants_xid=xid, is_unit=True) as tx:
                 return await watched(fn, tx, progress)
 
         try:
@@ -273,7 +277,7 @@ class _Lead:
         unit, course = self._unit, self._course
         course.is_claimed = False
         wait = min(once.WAIT, self._deadline - self._terms.now())
-        async with Transaction(self._begin, Execution.give_back, first=unit.claim(wait), is_unit=True) as tx:
+        async with Transaction(self._begin, GIVE_BACK, first=unit.claim(wait), is_unit=True) as tx:
             course.begun(tx.tag)
             if not course.is_claimed:
                 answer = unit.answered(await tx.fetchrow(once.FOUND, *unit.id))

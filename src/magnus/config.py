@@ -99,6 +99,13 @@ class DatabaseConfig:
         leak_limit: A lease that is silent for so long is taken back, its connection terminated; 0: never.
         max_waiting: Callers that may wait in one lane; the next one is refused with `Overloaded`.
         statement_cache_size: Prepared statements that a connection keeps.
+        pooler: "transaction": a pooler that lends a server's connection for one transaction (PgBouncer's
+            `pool_mode=transaction`) stands between; "none": whoever stands between keeps sessions apart.
+        direct_dsn: Past the pooler, for what needs a session or must not queue behind the service's own statements: the
+            control connection, the slow log, the catalogue. Empty: through the pooler.
+        replicas: Standbys that may answer reads, one connection string for each; `dsn` is the primary's.
+        replica_max_lag: Seconds that a standby may be behind and still be asked.
+        replica_wait: Seconds that a read waits for a standby to have what it must see, before the primary is asked.
         password: In place of the one in `dsn`; a callable is asked at every connect (rotating credentials).
         reset: "smart": a session is reset as far as what ran on it makes that necessary, often not at all; "always": in
             full after every lease, which costs a round trip.
@@ -147,6 +154,11 @@ class DatabaseConfig:
     max_waiting: int = 10_000
     statement_cache_size: int = 256
     reset: str = "smart"
+    pooler: str = "none"
+    direct_dsn: str = field(default="", repr=False)
+    replicas: Sequence[str] = field(default=(), repr=False)
+    replica_max_lag: float = 10.0
+    replica_wait: float = 0.1
     password: Password | None = field(default=None, repr=False)
     server_settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     lane_timeouts: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -183,6 +195,8 @@ class DatabaseConfig:
         for name in ("cache_notify", "shedding", "shed_unset", "slow_log_create", "slow_log_plans", "slow_log_values"):
             _flag(name, getattr(self, name))
         self._put("_parsed", parsed)
+        _check_pooler(self, parsed.settings)
+        self._put("replicas", _replicas(self.replicas, is_pooled=self.is_pooled))
 
     def _put(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -253,6 +267,25 @@ class DatabaseConfig:
         return found
 
     @property
+    def is_pooled(self) -> bool:
+        """
+        Whether connections are a transaction pooler's, so that no session is the service's own.
+        """
+        return self.pooler == "transaction"
+
+    def replica_configs(self) -> list[Self]:
+        """
+        Return the settings for each standby.
+        """
+        return [self.replace(dsn=target, replicas=()) for target in self.replicas]
+
+    def direct(self) -> Self:
+        """
+        Return the settings for a connection that needs a session of its own; these, where nothing else was given.
+        """
+        return self.replace(dsn=self.direct_dsn, direct_dsn="", pooler="none") if self.direct_dsn else self
+
+    @property
     def safe_dsn(self) -> str:
         """
         The target as a URI without its password, fit for logs.
@@ -271,7 +304,9 @@ class DatabaseConfig:
         """
         Return the keyword arguments for `asyncpg.connect`: target, guards as startup settings, TLS.
 
-        Startup settings are what RESET ALL returns to, so a guard given here holds for the session's whole life.
+        Startup settings are what RESET ALL returns to, so a guard given here holds for the session's whole life. A
+        pooler refuses all but a few, which it keeps for its clients; behind one nothing is prepared by name either, and
+        `is_shared` says so.
         `environ` is asked for libpq's names of hosts and TLS only: without an sslmode a connection that leaves this
         machine is verified in full (certificate and host name). Of several hosts one that takes writes is wanted,
         unless target_session_attrs says otherwise.
@@ -283,6 +318,11 @@ class DatabaseConfig:
             "statement_cache_size": self.statement_cache_size,
             "server_settings": {**self.guards(), **target.settings, **self.server_settings},
         }
+        if self.is_pooled:
+            settings = arguments["server_settings"]
+            arguments["server_settings"] = {name: settings[name] for name in settings if name.lower() in _TRACKED}
+            arguments["statement_cache_size"] = 0
+            arguments["is_shared"] = True
         password = self.password if self.password is not None else target.password
         if password is not None:
             arguments["password"] = password
@@ -337,7 +377,13 @@ class DatabaseConfig:
 
 
 _PORT: Final = 5432
-_CHOICES: Final = {"reset": ("smart", "always"), "slow_log": ("table", "events", "off")}
+_CHOICES: Final = {
+    "reset": ("smart", "always"), "slow_log": ("table", "events", "off"), "pooler": ("none", "transaction"),
+}  # fmt: skip
+# What a pooler keeps for each of its clients; PgBouncer's documentation, "track_extra_parameters".
+_TRACKED: Final = frozenset({
+    "application_name", "client_encoding", "datestyle", "standard_conforming_strings", "timezone",
+})  # fmt: skip
 _SHEDDABLE: Final = (QueryPriority.NORMAL, QueryPriority.LOW, QueryPriority.BACKGROUND)
 _AS_COMPUTED: Final = LaneSettings()
 _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
@@ -351,7 +397,7 @@ _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
     "idle_in_transaction_session_timeout": 0.001, "retry_delay": 0.0, "health_check_interval": 0.01,
     "ready_grace": 0.0, "slow_query_threshold": 0.0, "max_lifetime": 1.0, "max_idle": 0.0,
-    "keepalive_interval": 0.0, "leak_threshold": 0.0, "leak_limit": 0.0,
+    "replica_max_lag": 0.0, "replica_wait": 0.0, "keepalive_interval": 0.0, "leak_threshold": 0.0, "leak_limit": 0.0,
 })  # fmt: skip
 
 
@@ -412,6 +458,37 @@ def _check_pauses(config: DatabaseConfig) -> None:
 
 
 _MOST_PAUSES: Final = 64
+
+
+def _replicas(found: object, *, is_pooled: bool) -> tuple[str, ...]:
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise ConfigError("replicas", "***", "must be a sequence of connection strings")
+    targets = tuple(_text("replicas", target, secret=True) for target in found)
+    if targets and is_pooled:
+        reason = 'cannot be used with pooler="transaction": which standby a pooler leads to is not known'
+        raise ConfigError("replicas", "***", reason)
+    for target in targets:
+        if len(_dsn.parse(target).hosts) != 1:
+            raise ConfigError("replicas", "***", "must name one host each: what is known of one holds for no other")
+    return targets
+
+
+def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:
+    _dsn.parse(_text("direct_dsn", config.direct_dsn, secret=True))
+    if not config.is_pooled:
+        if config.direct_dsn:
+            raise ConfigError("direct_dsn", "***", 'is for pooler="transaction" only; without a pooler dsn is direct')
+        return
+    if config.cache_notify and not config.direct_dsn:
+        raise ConfigError("cache_notify", config.cache_notify, "listens, so behind a pooler it needs direct_dsn")
+    settings = {**asked, **config.server_settings}
+    for name, value in settings.items():
+        if name.lower() not in _TRACKED:
+            reason = (
+                f"cannot be set by a client of a pooler in transaction mode: ALTER ROLE … IN DATABASE … SET {name} = … "
+                "gives it to every session of the role"
+            )
+            raise ConfigError(f"server_settings[{name}]", value, reason)
 
 
 def _factor(name: str, value: object) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary
@@ -21,22 +21,25 @@ from magnus._driver import PoolClosed
 from magnus._execution import Execution
 from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
+from magnus._pooled import PooledExecution, look, terms_behind
+from magnus._pooler import advice, misjudged
 from magnus._terms import Terms
-from magnus._units import Units
-from magnus.cache import KeyedExecution, QueryCache, loading
+from magnus._units import GIVE_BACK, Units
+from magnus.cache import KeyedExecution, QueryCache, checks_of, is_loading, loading
 from magnus.cache import Watcher as CacheWatcher
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
-from magnus.observe import ConnectRecovered, PoolWarmed, WarmupFailed
+from magnus.observe import ConnectRecovered, GuardsMissing, PoolerMisjudged, PoolWarmed, WarmupFailed
 from magnus.pool import Pool, watch_forks
+from magnus.replicas import NotedExecution, Replicas
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.slowlog import SlowLog
 from magnus.transaction import Transaction, around, on_lease
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from types import TracebackType
 
     import asyncpg
@@ -73,8 +76,16 @@ class Database(Units):
     cancelled (see `Transaction`).
     """
 
-    def __init__(self, config: DatabaseConfig, *, observers: Sequence[Observer] = ()) -> None:
-        self._config = config
+    def __init__(
+        self, config: DatabaseConfig, *, observers: Sequence[Observer] = (), replicas: Sequence[str] | None = None
+    ) -> None:
+        """
+        Set up, and connect to nothing. `replicas`, when given, are in place of those of `config`.
+
+        Raises:
+            ConfigError: a replica's connection string is impossible.
+        """
+        self._config = config = config if replicas is None else config.replace(replicas=tuple(replicas))
         self._observers = tuple(observers)
         self._watchers: tuple[Watcher, ...] = ()
         self._reported: list[object] = []
@@ -86,7 +97,12 @@ class Database(Units):
         self._clock: Clock = _CLOCK
         self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
         self._questions = Questions(config, "catalogue")
-        self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
+        # Behind a pooler there is no session to reset, so nothing need be known of what statements leave there.
+        is_smart = config.reset == "smart" and not config.is_pooled
+        self._learner = Learner(self._questions.ask) if is_smart else None
+        self._execution: type[Execution] = PooledExecution if config.is_pooled else Execution
+        self._is_looked_at = False
+        self._looking: asyncio.Task[None] | None = None
         self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
         if config.cache_notify:
             self._cache.watcher = CacheWatcher(
@@ -110,6 +126,14 @@ class Database(Units):
             self._lend,
         )
         self._budget = Budget()
+        self._replicas: Replicas | None = None
+        if config.replicas:
+            self._replicas = found = Replicas(config, lambda: self._terms, self._notify, self._clock)
+            found.must_be_primary = is_loading  # what is kept for others must be as new as the primary is
+            # On this object alone, so that a database without standbys does not even ask whether it has any.
+            self._one = partial(found.one, self._one)  # type: ignore[method-assign]
+            self._long = partial(found.written, self._long)  # type: ignore[method-assign]
+            self._begin_once = partial(found.begin, self._begin_once)  # type: ignore[method-assign]
         self._gate = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -145,7 +169,7 @@ class Database(Units):
 
         Raises:
             ConnectError: the server cannot be reached; whatever `wait` is, when it refused the user or the database.
-            ConfigError: the target cannot be read.
+            ConfigError: the target cannot be read, or `pooler` is not what stands between.
         """
         async with self._gate:
             if self._pool is None:
@@ -163,6 +187,8 @@ class Database(Units):
             error = control.last_error
             if not is_up and error is not None and (wait or error.reason in INCURABLE):
                 raise error
+            if is_up:
+                await self._look(control)
             await pool.open()
             if is_up:
                 await pool.warmup(self._config.min_pool_size)
@@ -174,6 +200,9 @@ class Database(Units):
         self._pool, self._control = pool, control
         self._is_draining = self._has_served = False
         control.start()
+        if self._replicas is not None:
+            watch_forks(self._replicas)
+            await self._replicas.open()
         if self._slow_log is not None:
             watch_forks(self._slow_log)
             self._slow_log.start()
@@ -184,6 +213,37 @@ class Database(Units):
             self._learner.start()
         self._cache.open()
 
+    async def _look(self, control: Control) -> None:
+        """
+        Find out whether `pooler` is what stands between, and under which limits statements begin there.
+
+        Raises:
+            ConfigError: it is not.
+            ConnectError: the pooler cannot be reached.
+        """
+        config = self._config
+        if not config.is_pooled and await control.has_own_session():
+            self._is_looked_at = True
+            return
+        sight = await look(config)
+        wrong = misjudged(config.pooler, sight)
+        if wrong is not None:
+            raise wrong
+        self._is_looked_at = True
+        if config.is_pooled:
+            self._terms = terms_behind(self._terms, config, sight.statement_timeout)
+            missing = advice(config, sight)
+            if missing is not None:
+                self._notify(GuardsMissing(missing))
+
+    async def _look_late(self, control: Control) -> None:
+        try:
+            await self._look(control)
+        except ConfigError as error:
+            self._notify(PoolerMisjudged(str(error)))
+        except ConnectError:
+            self._is_looked_at = False  # at the next recovery
+
     async def close(self, timeout: float = 10.0) -> None:
         """
         Drain: refuse new work at once, wait `timeout` seconds for work under way, end the rest. Harmless when closed.
@@ -192,6 +252,8 @@ class Database(Units):
         if pool is None or control is None:
             return
         self._is_draining = True
+        if self._looking is not None:
+            self._looking.cancel()
         try:
             await pool.close(timeout)
         finally:
@@ -199,6 +261,8 @@ class Database(Units):
                 await self._slow_log.close()
             if self._learner is not None:
                 await self._learner.close()
+            if self._replicas is not None:
+                await self._replicas.close()
             await self._cache.close()
             pool.tap(None)  # what it did not tell yet is told
             self._pool = self._control = None
@@ -351,7 +415,7 @@ class Database(Units):
         """
         mode = TransactionMode.of(isolation, readonly, deferrable, settings)
         limit = None if timeout is None else checked(timeout)
-        return Transaction(partial(self._begin, mode, priority, limit), Execution.give_back, wants_xid=xid)
+        return Transaction(partial(self._begin, mode, priority, limit), GIVE_BACK, wants_xid=xid)
 
     @asynccontextmanager
     async def cursor(
@@ -370,6 +434,32 @@ class Database(Units):
         """
         async with self.transaction(priority=priority, timeout=timeout) as transaction:
             yield aiter(transaction.cursor(query, *args, prefetch=prefetch))
+
+    # --- standbys
+
+    @contextmanager
+    def reads_after(self, key: str | None = None, *, token: str | None = None) -> Iterator[None]:
+        """
+        Let reads inside see what was written inside, or anywhere under the same `key` in this process (an account's),
+        and what `token` names. Without such a scope a read sees all that was written by this process.
+
+        A `token` that is none is ignored. Without standbys every read sees everything.
+        """
+        if self._replicas is None:
+            yield
+        else:
+            with self._replicas.scope(key, token):
+                yield
+
+    async def read_token(self) -> str | None:
+        """
+        Return what a reader elsewhere must pass to `reads_after` to see what was written in this scope; None when
+        nothing was, or nobody is behind.
+
+        Raises:
+            Exception: the primary does not say where it stands.
+        """
+        return None if self._replicas is None else await self._replicas.token()
 
     # --- health and figures
 
@@ -409,6 +499,8 @@ class Database(Units):
             "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
+        if self._replicas is not None:
+            found["replicas"] = self._replicas.figures()
         if self._slow_log is not None:
             found["slow_log"] = self._slow_log.snapshot()
         cache = self._cache.snapshot()
@@ -483,6 +575,9 @@ class Database(Units):
         """
         if isinstance(event, ConnectRecovered) and self._control is not None:
             self._control.wake()
+            if not self._is_looked_at:
+                self._is_looked_at = True
+                self._looking = asyncio.get_running_loop().create_task(self._look_late(self._control))
         self._notify(event)
 
     def _report(self, observer: object, what: str, error: Exception) -> None:
@@ -506,7 +601,8 @@ class Database(Units):
     async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         pool = self._open_pool()
         wanted = self._terms.limits[lane].server
-        return Execution(pool, await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted), self._terms)
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
+        return self._execution(pool, lease, self._terms)
 
     async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
         """
@@ -517,9 +613,14 @@ class Database(Units):
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease, inside=2)
         reading = loading.get()
-        if reading is not None:
+        if reading is not None and not self._config.is_pooled:
             return KeyedExecution(pool, lease, self._terms, reading)
-        return Execution(pool, lease, self._terms)
+        if self._replicas is not None:
+            return NotedExecution(pool, lease, self._terms, self._replicas.mark())
+        execution = self._execution(pool, lease, self._terms)
+        if reading is not None and isinstance(execution, PooledExecution):
+            execution.checks = checks_of(reading)
+        return execution
 
     async def _acquire(self, priority: QueryPriority | None, timeout: float | None) -> Connection:
         lane = lanes.resolve(priority)

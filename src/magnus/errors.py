@@ -48,12 +48,29 @@ class DatabaseError(MagnusError):
 class ConnectError(DatabaseError):
     """
     No connection could be opened. `reason` is a fixed word: "unreachable", "credentials", "database", "too_many",
-    "starting", "read_only", "tls", "timeout" or "other".
+    "starting", "read_only", "tls", "timeout", "pooler" or "other".
     """
 
     def __init__(self, message: str, *, reason: str = "other", sqlstate: str | None = None) -> None:
         super().__init__(message, sqlstate=sqlstate, phase="connect")
         self.reason = reason
+
+
+class NeedsSession(DatabaseError):
+    """
+    A statement needs a session of its own, and behind a pooler in transaction mode there is none; nothing was sent.
+
+    Attributes:
+        feature: What needs one: "LISTEN", "SET", "an advisory lock of the session" ….
+    """
+
+    def __init__(self, feature: str, instead: str) -> None:
+        super().__init__(
+            f"{feature} needs a session of its own, and behind a pooler in transaction mode the next statement may run "
+            f"in another one: {instead}",
+            sqlstate="0A000",
+        )
+        self.feature = feature
 
 
 class CommitRolledBack(DatabaseError):

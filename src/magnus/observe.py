@@ -158,6 +158,52 @@ class ServerFault(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PoolerMisjudged(Event):
+    """
+    The setting `pooler` does not fit what stands between; found when the database answered after the start. `error`
+    says the fix.
+    """
+
+    name: ClassVar[str] = "database_pooler_misjudged"
+    level: ClassVar[str] = "error"
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuardsMissing(Event):
+    """
+    Behind the pooler sessions begin without a limit for statements or for idle transactions, and no client of a pooler
+    can give them one. `advice` is the SQL that does.
+    """
+
+    name: ClassVar[str] = "database_guards_missing"
+    level: ClassVar[str] = "warning"
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReady(Event):
+    """
+    A standby answers, and is given reads that it may answer.
+    """
+
+    name: ClassVar[str] = "database_replica_ready"
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLost(Event):
+    """
+    A standby does not answer, or is none any more ("promoted"); its reads go elsewhere.
+    """
+
+    name: ClassVar[str] = "database_replica_lost"
+    level: ClassVar[str] = "warning"
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class QueryTimedOut(Event):
     """
     A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, without

@@ -40,6 +40,9 @@ class FakeControl:
             self.verdicts.failed(1.0, "ConnectError")
         return self.is_up
 
+    async def has_own_session(self):
+        return True
+
     def start(self):
         return None
 

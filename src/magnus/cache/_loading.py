@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from magnus._execution import Execution
@@ -88,6 +88,13 @@ def check_text(text: str, reading: Loading) -> None:
             "and declare them: @cached(…, settings=…)"
         )
         raise ConfigError("cached", found, reason)
+
+
+def checks_of(reading: Loading) -> tuple[Callable[[str], None], Callable[[Mapping[str, str]], None]]:
+    """
+    Return the two checks above, for whoever runs statements in place of a `KeyedExecution`.
+    """
+    return partial(check_text, reading=reading), partial(check_settings, reading=reading)
 
 
 _OTHER_SET: Final = frozenset({"transaction", "constraints"})

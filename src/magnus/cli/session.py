@@ -43,7 +43,7 @@ async def opened(config: DatabaseConfig) -> AsyncIterator[Connection]:
     Raises:
         ConnectError: it could not be opened.
     """
-    arguments = config.connect_arguments(os.environ)
+    arguments = config.direct().connect_arguments(os.environ)
     arguments["server_settings"] = {**arguments["server_settings"], **_QUIET}
     try:
         async with asyncio.timeout(_driver.connect_limit(config.connect_timeout, arguments)):

@@ -60,7 +60,7 @@ async def open_session(config: DatabaseConfig, environ: Mapping[str, str]) -> Co
     Raises:
         ConnectError: no connection could be opened.
     """
-    arguments = config.connect_arguments(environ)
+    arguments = config.direct().connect_arguments(environ)
     arguments |= {"server_settings": {"application_name": "magnus"}, "statement_cache_size": 0, "command_timeout": 10.0}
     try:
         return await _driver.driver_connect(**arguments)

@@ -46,7 +46,7 @@ class Refused(BaseModel):
     cause: str | None = Field(
         default=None,
         description="Why the database did not answer: unreachable, credentials, database, too_many, starting, "
-        "read_only, tls, timeout or other.",
+        "read_only, tls, timeout, pooler or other.",
     )
 
 

@@ -73,7 +73,7 @@ class Watch:
         if self._con is not None and not self._con.is_closed():
             return self._con
         config = self._config()
-        arguments = config.connect_arguments(self._environ)
+        arguments = config.direct().connect_arguments(self._environ)
         arguments["server_settings"] = {**arguments.get("server_settings", {}), **SETTINGS}
         try:
             async with asyncio.timeout(config.connect_timeout):

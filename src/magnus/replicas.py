@@ -1,0 +1,588 @@
+"""Standbys beside the primary: watched, given the reads that they may answer, and passed over when they may not.
+
+Which one may answer is `_routing`'s. A read that fails on a standby is asked of the primary, within the same deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from magnus import _driver, lanes
+from magnus._beside import open_beside
+from magnus._execution import Execution
+from magnus._routing import Position, Primary, Standing, choose, is_for_primary, may_become_fit
+from magnus._statements import Statements
+from magnus.errors import ConfigError, MagnusError, QueryTimeout
+from magnus.observe import ReplicaLost, ReplicaReady
+from magnus.pool import Pool
+from magnus.retry import READ, Retrier, RetryPolicy
+from magnus.session import window
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from magnus._clock import Clock
+    from magnus._driver import Connection
+    from magnus._terms import Terms
+    from magnus.config import DatabaseConfig
+    from magnus.lanes import QueryPriority
+    from magnus.observe import Event
+    from magnus.pool import Lease
+    from magnus.retry import Rights
+    from magnus.session import TransactionMode
+    from magnus.transaction import Transaction
+
+_POLL: Final = 0.1
+_EAGER: Final = 0.005
+_ANSWER: Final = 0.4
+_REOPEN: Final = 0.2
+_KEYS: Final = 10_000
+_SMOOTH: Final = 0.2
+
+_STANDING: Final = """
+SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
+       (pg_catalog.pg_last_wal_replay_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8 AS lsn,
+       greatest((SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
+                (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),
+                (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)) AS timeline,
+       extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 AS age
+"""
+_WRITTEN: Final = """
+SELECT ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int8
+           AS timeline,
+       (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8 AS lsn
+"""
+
+
+# --- what a reader must see ------------------------------------------------------------------------------------------
+
+
+class Mark:
+    """
+    What one reader wrote so far, or was shown by somebody who did: a read of its must see that much.
+
+    Nothing is asked when something is written. The next read asks the primary where it stands, which is at least there.
+    """
+
+    __slots__ = ("_position", "_resolved", "_written")
+
+    def __init__(self) -> None:
+        self._written = self._resolved = 0
+        self._position: Position | None = None
+
+    def wrote(self) -> None:
+        """
+        Take note that something may have been committed.
+        """
+        self._written += 1
+
+    def saw(self, position: Position) -> None:
+        """
+        Take note of a position that came from elsewhere.
+        """
+        if self._position is None or position > self._position:
+            self._position = position
+
+    async def need(self, ask: Callable[[], Awaitable[Primary]]) -> Position | None:
+        """
+        Return what a read must see, None when nothing was written. Whatever `ask` raises is raised.
+        """
+        written = self._written
+        if self._resolved < written:
+            self.saw((await ask()).position)
+            self._resolved = max(self._resolved, written)
+        return self._position
+
+
+_mark: ContextVar[Mark | None] = ContextVar("magnus_mark", default=None)
+_held: ContextVar[tuple[NotedExecution, ...]] = ContextVar("magnus_held", default=())
+
+
+class NotedExecution(Execution):
+    """
+    A lease of user code on the primary: what it does counts as written, and while it is in a transaction the code
+    around it reads from the primary.
+    """
+
+    __slots__ = ("_mark",)
+
+    def __init__(self, pool: Pool, lease: Lease, terms: Terms, mark: Mark) -> None:
+        super().__init__(pool, lease, terms)
+        self._mark = mark
+        _held.set((*(other for other in _held.get() if not other.is_released), self))
+
+    @property
+    def is_deciding(self) -> bool:
+        """
+        Whether it is in a transaction that may write.
+        """
+        if self.is_released or self.raw.is_closed():
+            return False
+        return self.raw.is_in_transaction() and not (self.transactions and self.mode.readonly)
+
+    async def give_back(self, *, is_known: bool = True) -> None:
+        try:
+            await super().give_back(is_known=is_known)
+        finally:
+            self._mark.wrote()
+
+
+# --- one standby -----------------------------------------------------------------------------------------------------
+
+
+class Replica:
+    """
+    One standby: a pool, and a connection beside it on which it says how far it has come.
+
+    Attributes:
+        standing: What it last said; None while it is not to be asked.
+        reader: Runs statements on it.
+    """
+
+    def __init__(
+        self, config: DatabaseConfig, terms: Callable[[], Terms], notify: Callable[[Event], None], clock: Clock
+    ) -> None:
+        self.config = config
+        self.standing: Standing | None = None
+        self.pool: Pool | None = None
+        self.reads = self.failed = self.busy = 0
+        self._terms = terms
+        self._notify = notify
+        self._clock = clock
+        self._latency = 0.001
+        self._con: Connection | None = None
+        self._is_told = False
+        self.reader = self._make_reader()
+
+    @property
+    def name(self) -> str:
+        return self.config.safe_dsn
+
+    def _make_reader(self) -> Statements:
+        retrier = Retrier(RetryPolicy(1, 0.0, 1.0), notify=self._notify, clock=self._clock)
+        return Statements(self._terms(), retrier, self._take, self._open_pool)
+
+    def _open_pool(self) -> Pool:
+        if self.pool is None:
+            raise _driver.PoolClosed("the replica is away")
+        return self.pool
+
+    async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
+        terms = self._terms()
+        wanted = terms.reading[lane].server
+        lease = await self._open_pool().acquire(lane, deadline, is_named=is_named, wanted=wanted)
+        return Execution(self._open_pool(), lease, terms)
+
+    async def lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
+        """
+        Take a lease for user code, which is watched.
+        """
+        pool = self._open_pool()
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=self._terms().limits[lane].server)
+        pool.hold(lease, inside=2)
+        return Execution(pool, lease, self._terms())
+
+    async def look(self) -> None:
+        """
+        Ask how far it has come. When it does not say, it is passed over, and whoever waits for it is released.
+        """
+        try:
+            async with asyncio.timeout(None if self._con is None else _ANSWER):
+                if self._con is None or self._con.is_closed():
+                    self._con = await open_beside(self.config, _driver.driver_connect, "replica")
+                asked_at = self._clock.now()
+                row = await self._con.fetchrow(_STANDING)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it does not answer
+            self._lose(type(error).__name__)
+            return
+        if row is None or not row["is_standby"]:
+            self._pass_over("promoted")
+            return
+        now = self._clock.now()
+        self._latency += _SMOOTH * (now - asked_at - self._latency)
+        if self.pool is None:
+            self.pool = Pool(self.config, notify=self._notify, clock=self._clock)
+            await self.pool.open()
+            self.reader = self._make_reader()
+        position = Position(row["timeline"], row["lsn"])
+        self.standing = Standing(position, row["age"], asked_at, self._latency)
+        if not self._is_told:
+            self._is_told = True
+            self._notify(ReplicaReady(self.name))
+
+    def suspect(self) -> None:
+        """
+        Pass it over until it has said again how far it has come: a read failed there.
+        """
+        self.failed += 1
+        self.standing = None
+
+    def _pass_over(self, reason: str) -> None:
+        self.standing = None
+        if self._is_told:
+            self._is_told = False
+            self._notify(ReplicaLost(self.name, reason))
+
+    def _lose(self, reason: str) -> None:
+        self._pass_over(reason)
+        con, self._con = self._con, None
+        if con is not None:
+            con.terminate()
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            pool.terminate()  # reads under way fail at once, and are asked of the primary
+
+    def disowned(self) -> Connection | None:
+        """
+        Pass it over for ever, in a child process; return the connection that is the parent's.
+        """
+        con, self._con, self.standing = self._con, None, None
+        return con
+
+    async def close(self) -> None:
+        """
+        Let go of everything.
+        """
+        self.standing = None
+        con, self._con = self._con, None
+        if con is not None:
+            con.terminate()
+        pool, self.pool = self.pool, None
+        if pool is not None:
+            await pool.close(0.0)
+
+    def figures(self, primary: Primary | None) -> dict[str, Any]:
+        """
+        Return its figures, ready for JSON.
+        """
+        found = self.standing
+        behind = None if found is None or primary is None else max(primary.position.lsn - found.replayed.lsn, 0)
+        return {
+            "target": self.name,
+            "usable": found is not None,
+            "behind_bytes": behind,
+            "latency_ms": round(self._latency * 1000, 3),
+            "reads": self.reads,
+            "failed": self.failed,
+        }
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
+
+
+class Replicas:
+    """
+    The standbys of one database, and where the primary last was. `config` is the primary's. `must_be_primary` says
+    whether the running code must not be answered by a standby.
+    """
+
+    def __init__(
+        self, config: DatabaseConfig, terms: Callable[[], Terms], notify: Callable[[Event], None], clock: Clock
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._terms = terms
+        self.members = [Replica(target, terms, notify, clock) for target in config.replica_configs()]
+        self._primary: Primary | None = None
+        self._con: Connection | None = None
+        self._asking: asyncio.Task[Primary] | None = None
+        self._next: asyncio.Task[Primary] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._waiting = 0
+        self._wake = asyncio.Event()
+        self._came = asyncio.Event()
+        self._default = Mark()
+        self._marks: OrderedDict[str, Mark] = OrderedDict()
+        self.must_be_primary: Callable[[], bool] = bool
+        self.primary_reads = self.waits = 0
+
+    # --- life
+
+    async def open(self) -> None:
+        """
+        Look at all once, and go on looking.
+        """
+        await asyncio.gather(*(member.look() for member in self.members), self._ask_quietly())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._watch(member.look)) for member in self.members]
+        self._tasks.append(loop.create_task(self._watch(self._ask_quietly)))
+
+    async def close(self) -> None:
+        """
+        Stop, and close all connections.
+        """
+        tasks = [*self._tasks, *(task for task in (self._asking, self._next) if task is not None)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks = []
+        await asyncio.gather(*(member.close() for member in self.members))
+        con, self._con = self._con, None
+        if con is not None:
+            con.terminate()
+
+    def forked(self) -> None:
+        """
+        Let go of everything, in a child process: the connections are the parent's.
+        """
+        for con in (self._con, *(member.disowned() for member in self.members)):
+            if con is not None:
+                _driver.disown(con)
+        self._con = self._primary = None
+
+    async def _watch(self, look: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_POLL):
+                    await self._wake.wait()
+                await self._clock.sleep(_EAGER)
+            except TimeoutError:
+                pass
+            await look()
+            self._came.set()
+
+    async def _ask_quietly(self) -> None:
+        try:
+            await self.ask()
+        except Exception:  # noqa: BLE001  # the last sight of the primary grows old, which counts as lag
+            return
+
+    # --- where the primary is
+
+    async def ask(self) -> Primary:
+        """
+        Return where the primary stands, asked after this call; callers at the same time share one question.
+
+        Raises:
+            Exception: it does not say within 0.4 s.
+        """
+        if self._next is None or self._next.done():  # else one that has not begun: it serves this caller too
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.get_running_loop().create_task(self._ask(None))
+                return await asyncio.shield(self._asking)
+            self._next = asyncio.get_running_loop().create_task(self._ask(self._asking))
+        return await asyncio.shield(self._next)
+
+    async def _ask(self, before: asyncio.Task[Primary] | None) -> Primary:
+        if before is not None:
+            await asyncio.wait({before})
+            self._asking, self._next = self._next, None
+        asked_at = self._clock.now()
+        try:
+            async with asyncio.timeout(None if self._con is None else _ANSWER):
+                if self._con is None or self._con.is_closed():
+                    self._con = await open_beside(self._config, _driver.driver_connect, "position")
+                row = await self._con.fetchrow(_WRITTEN)
+        except BaseException:
+            con, self._con = self._con, None
+            if con is not None:
+                con.terminate()
+            raise
+        assert row is not None, "the server answers with one row"
+        self._primary = Primary(Position(row["timeline"], row["lsn"]), asked_at)
+        return self._primary
+
+    # --- what a reader must see
+
+    def mark(self) -> Mark:
+        """
+        Return the mark of the running code: that of its scope, else the one of the whole process.
+        """
+        return _mark.get() or self._default
+
+    @contextmanager
+    def scope(self, key: str | None, token: str | None) -> Iterator[Mark]:
+        """
+        Give the code inside a mark of its own, or the one of `key`, which has at least seen `token`.
+        """
+        mark = Mark() if key is None else self._marks.setdefault(key, Mark())
+        if key is not None:
+            self._marks.move_to_end(key)
+            if len(self._marks) > _KEYS:
+                _, oldest = self._marks.popitem(last=False)
+                self._default.wrote()  # whoever had it is as careful as everybody now
+                del oldest
+        position = None if token is None else Position.parse(token)
+        if position is not None:
+            mark.saw(position)
+        before = _mark.set(mark)
+        try:
+            yield mark
+        finally:
+            _mark.reset(before)
+
+    async def token(self) -> str | None:
+        """
+        Return what a later reader elsewhere must see to see what the running code wrote; None when it wrote nothing.
+        """
+        need = await self.mark().need(self.ask)
+        return None if need is None else str(need)
+
+    # --- the choice
+
+    async def pick(self, deadline: float) -> Replica | None:
+        """
+        Return the standby that may answer the running code, waiting for one a moment; None: the primary should.
+        """
+        if self.must_be_primary():
+            return None
+        for lease in _held.get():
+            if lease.is_deciding:
+                return None
+            if not lease.is_released:
+                self.mark().wrote()  # it may have written, and tells only at its end
+        try:
+            async with asyncio.timeout(max(min(deadline - self._clock.now(), self._config.replica_wait), 0.0)):
+                need = await self.mark().need(self.ask)
+        except Exception:  # noqa: BLE001  # nobody can say what must be seen, so the primary is asked
+            return None
+        found = self._choose(need)
+        if found is None and may_become_fit(self._standings(), self._primary, need):
+            found = await self._wait(need, min(deadline, self._clock.now() + self._config.replica_wait))
+        return found
+
+    async def _wait(self, need: Position | None, until: float) -> Replica | None:
+        self.waits += 1
+        self._waiting += 1
+        self._wake.set()
+        try:
+            async with asyncio.timeout(max(until - self._clock.now(), 0.0)):
+                while (found := self._choose(need)) is None:
+                    self._came.clear()
+                    await self._came.wait()
+                return found
+        except TimeoutError:
+            return None
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._wake.clear()
+
+    def _standings(self) -> list[Standing | None]:
+        return [member.standing for member in self.members]
+
+    def _choose(self, need: Position | None) -> Replica | None:
+        seen = [
+            None if found is None else Standing(found.replayed, found.age, found.seen_at, found.latency, member.busy)
+            for member in self.members
+            for found in [member.standing]
+        ]
+        place = choose(seen, self._primary, need, now=self._clock.now(), max_lag=self._config.replica_max_lag)
+        return None if place is None else self.members[place]
+
+    # --- reads
+
+    async def one(  # noqa: PLR0917
+        self,
+        primary: Callable[..., Awaitable[Any]],
+        method: str,
+        text: str,
+        args: tuple[Any, ...],
+        priority: QueryPriority | None,
+        timeout: float | None,
+        rights: Rights,
+        **options: Any,
+    ) -> Any:
+        """
+        Run one statement: a read on a standby that may answer it, everything else by `primary`.
+        """
+        if rights is not READ:
+            mark = self.mark()
+            try:
+                return await primary(method, text, args, priority, timeout, rights, **options)
+            finally:
+                mark.wrote()
+        now = self._clock.now
+        span = window(self._terms().reading[lanes.resolve(priority)], timeout, now=now())
+        member = await self.pick(span.deadline)
+        if member is not None:
+            member.busy += 1
+            member.reads += 1
+            try:
+                left = max(span.deadline - now(), 0.001)
+                return await member.reader._one(method, text, args, priority, left, rights, **options)  # noqa: SLF001
+            except Exception as error:
+                if not is_worth_primary(error) or now() >= span.deadline:
+                    raise
+                member.suspect()
+            finally:
+                member.busy -= 1
+        self.primary_reads += 1
+        return await primary(method, text, args, priority, max(span.deadline - now(), 0.001), rights, **options)
+
+    async def written(self, primary: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        """
+        Run by `primary` what always may write.
+        """
+        mark = self.mark()
+        try:
+            return await primary(*args, **options)
+        finally:
+            mark.wrote()
+
+    async def begin(  # noqa: PLR0917
+        self,
+        primary: Callable[..., Awaitable[Execution]],
+        mode: TransactionMode,
+        priority: QueryPriority | None,
+        timeout: float | None,
+        deadline: float,
+        transaction: Transaction,
+        wait: float | None = None,
+    ) -> Execution:
+        """
+        Begin a transaction: one that is READ ONLY on a standby that may answer it, every other by `primary`.
+        """
+        is_for_standby = mode.readonly and mode.isolation != "serializable" and not mode.deferrable
+        member = await self.pick(deadline) if is_for_standby and not transaction.first else None
+        if member is not None:
+            lane = lanes.resolve(priority)
+            try:
+                execution = await member.lend(lane, wait or deadline, is_named=lanes.is_named(priority))
+                transaction.tag = await self._begun(execution, mode, timeout, deadline)
+            except Exception as error:
+                if not is_worth_primary(error) or self._clock.now() >= deadline:
+                    raise
+                member.suspect()
+            else:
+                member.reads += 1
+                return execution
+        return await primary(mode, priority, timeout, deadline, transaction, wait)
+
+    @staticmethod
+    async def _begun(execution: Execution, mode: TransactionMode, timeout: float | None, deadline: float) -> str:
+        is_begun = False
+        try:
+            tag = await execution.begin(mode, timeout, deadline=deadline)
+            is_begun = True
+        finally:
+            if not is_begun:
+                await execution.give_back()
+        return tag
+
+    def figures(self) -> dict[str, Any]:
+        """
+        Return all figures, ready for JSON.
+        """
+        return {
+            "members": [member.figures(self._primary) for member in self.members],
+            "primary_reads": self.primary_reads,
+            "waits": self.waits,
+        }
+
+
+def is_worth_primary(error: Exception) -> bool:
+    """
+    Say whether the primary may answer what a standby did not.
+    """
+    if isinstance(error, QueryTimeout | ConfigError):
+        return False
+    if isinstance(error, MagnusError | OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+        return not isinstance(error, ValueError)  # the driver's own for an argument that does not fit
+    return isinstance(error, asyncpg.PostgresError) and is_for_primary(_driver.sqlstate_of(error))

@@ -1,0 +1,276 @@
+"""Reads on real streaming standbys: what was written is seen, whoever lags, is lost or is promoted."""
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import pytest
+
+from magnus import ConfigError, Database, DatabaseConfig, MagnusError, cached
+from magnus.embedded import throwaway
+from magnus.testing import frozen, kill, promote, standby_of, until_replayed
+from tests.facade_fakes import until
+from tests.servers import binaries_or_skip
+
+READERS = 20
+ROUNDS = 25
+
+
+@pytest.fixture(scope="module")
+def trio(pg_version, background_loop):
+    """A primary, and two standbys of which one lags more."""
+
+    async def enter(stack):
+        primary = await stack.enter_async_context(throwaway(binaries_or_skip(pg_version)))
+        async with primary.connect() as con:
+            await con.execute("CREATE TABLE counter (id int PRIMARY KEY, value int)")
+            await con.execute("INSERT INTO counter SELECT id, 0 FROM generate_series(0, 99) id")
+        delays = ("20ms", "60ms")
+        standbys = [
+            await stack.enter_async_context(standby_of(primary, settings={"recovery_min_apply_delay": delay}))
+            for delay in delays
+        ]
+        for standby in standbys:
+            await until_replayed(primary, standby)
+        return primary, standbys
+
+    stack = AsyncExitStack()
+    yield background_loop.run(enter(stack))
+    background_loop.run(stack.aclose())
+
+
+@asynccontextmanager
+async def connected(primary, standbys, **settings):
+    seen = []
+    config = DatabaseConfig(dsn=primary.dsn(), min_pool_size=2, max_pool_size=10, slow_log="off", **settings)
+    targets = [standby.dsn() for standby in standbys]
+    async with Database(config, observers=[seen.append], replicas=targets) as db:
+        db.seen = seen
+        yield db
+
+
+@pytest.fixture
+async def db(trio):
+    """Connected to all three."""
+    async with connected(*trio) as found:
+        yield found
+
+
+def reads(db):
+    return [member["reads"] for member in db.get_stats()["replicas"]["members"]]
+
+
+IS_STANDBY = "SELECT pg_is_in_recovery()"
+
+
+async def usable(db, count):
+    async def is_so():
+        return sum(member["usable"] for member in db.get_stats()["replicas"]["members"]) == count
+
+    await until(is_so)
+
+
+async def test_a_read_goes_to_a_standby_and_everything_else_to_the_primary(db):
+    """Marked reads only, and transactions that are READ ONLY."""
+    assert await db.fetchval(IS_STANDBY, read=True)
+    assert not await db.fetchval(IS_STANDBY)
+    with db.reads_after():
+        async with db.transaction(readonly=True) as tx:
+            assert await tx.fetchval(IS_STANDBY)
+        assert await db.run_in_transaction(lambda tx: tx.fetchval(IS_STANDBY), readonly=True)
+    async with db.transaction(readonly=True, isolation="serializable") as tx:
+        assert not await tx.fetchval(IS_STANDBY)
+    async with db.transaction() as tx:
+        assert not await tx.fetchval(IS_STANDBY)
+    async with db.acquire() as con:
+        assert not await con.fetchval(IS_STANDBY)
+
+
+async def test_inside_a_transaction_that_may_write_every_read_goes_to_the_primary(db):
+    """Also one that goes by the database and not by the transaction, from a task that was begun inside, too."""
+    async with db.transaction():
+        assert not await db.fetchval(IS_STANDBY, read=True)
+        assert not await asyncio.create_task(db.fetchval(IS_STANDBY, read=True))
+    async with db.acquire() as con, con.transaction():
+        assert not await db.fetchval(IS_STANDBY, read=True)
+    with db.reads_after():
+        async with db.transaction(readonly=True):
+            assert await db.fetchval(IS_STANDBY, read=True)
+
+
+async def test_what_was_written_is_seen_by_the_next_read(db):
+    """By statements, transactions and leases; each reader's own, over two standbys that lag."""
+
+    async def reader(number):
+        with db.reads_after(f"account:{number}"):
+            for value in range(1, ROUNDS + 1):
+                change = "UPDATE counter SET value = $2 WHERE id = $1"
+                if value % 3 == 0:
+                    await db.execute(change, number, value)
+                elif value % 3 == 1:
+                    async with db.transaction() as tx:
+                        await tx.execute(change, number, value)
+                else:
+                    async with db.acquire() as con:
+                        await con.execute(change, number, value)
+                found = await db.fetchval("SELECT value FROM counter WHERE id = $1", number, read=True)
+                assert found == value
+
+    await asyncio.gather(*(reader(number) for number in range(READERS)))
+    assert sum(reads(db)) > 0
+
+
+async def test_what_a_lease_wrote_is_seen_while_it_is_held(db):
+    """By reads that go by the database; and after a read-only transaction on it too."""
+    async with db.acquire() as con:
+        for value in range(300, 310):
+            await con.execute("UPDATE counter SET value = $1 WHERE id = 95", value)
+            assert await db.fetchval("SELECT value FROM counter WHERE id = 95", read=True) == value
+    with db.reads_after():
+        async with db.acquire() as con:
+            await con.execute("UPDATE counter SET value = 1 WHERE id = 95")
+            async with con.transaction(readonly=True):
+                await con.fetchval("SELECT 1")
+        assert await db.fetchval("SELECT value FROM counter WHERE id = 95", read=True) == 1
+
+
+async def test_without_a_scope_a_read_sees_all_that_this_process_wrote(db):
+    """Whichever task wrote it."""
+    for value in range(100, 110):
+        await asyncio.create_task(db.execute("UPDATE counter SET value = $1 WHERE id = 99", value))
+        assert await db.fetchval("SELECT value FROM counter WHERE id = 99", read=True) == value
+
+
+async def test_a_token_carries_it_to_another_process(trio, db):
+    """What the other one is shown it must see; what is no token is ignored."""
+    async with connected(*trio) as other:
+        for value in range(200, 210):
+            with db.reads_after():
+                await db.execute("UPDATE counter SET value = $1 WHERE id = 98", value)
+                token = await db.read_token()
+            with other.reads_after(token=token):
+                assert await other.fetchval("SELECT value FROM counter WHERE id = 98", read=True) == value
+    with db.reads_after(token="nonsense"):
+        assert await db.read_token() is None
+        assert await db.fetchval(IS_STANDBY, read=True)
+
+
+async def test_who_wrote_nothing_does_not_wait(db):
+    """In a scope of its own."""
+    await db.execute("UPDATE counter SET value = 1 WHERE id = 97")
+    before = db.get_stats()["replicas"]["waits"]
+    with db.reads_after():
+        assert await db.fetchval(IS_STANDBY, read=True)
+    assert db.get_stats()["replicas"]["waits"] == before
+
+
+async def test_a_standby_that_is_too_far_behind_is_not_waited_for_beyond_the_bound(trio):
+    """Then the primary answers."""
+    async with connected(*trio, replica_wait=0.001) as db:
+        with db.reads_after():
+            await db.execute("UPDATE counter SET value = 7 WHERE id = 96")
+            assert await db.fetchval("SELECT value FROM counter WHERE id = 96", read=True) == 7
+        assert db.get_stats()["replicas"]["primary_reads"] == 1
+
+
+async def test_what_the_standby_refuses_the_primary_answers_and_a_wrong_value_nobody(db):
+    """A temporary or unlogged table exists there only by name."""
+    await db.execute("CREATE UNLOGGED TABLE IF NOT EXISTS unlogged (a int)")
+    with db.reads_after():
+        assert await db.fetchval("SELECT count(*) FROM unlogged", read=True) == 0
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await db.fetchval("SELECT 1 / $1::int", 0, read=True)
+
+
+async def test_a_standby_that_stands_still_is_passed_over_within_its_callers_deadlines(trio, db):
+    """Reads under way there are asked of another server; when it goes on it is used again."""
+    with frozen(trio[1][0]), db.reads_after():
+        answers = await asyncio.gather(*(db.fetchval("SELECT 1", read=True, timeout=5.0) for _ in range(50)))
+        assert answers == [1] * 50
+        await usable(db, 1)
+    await usable(db, 2)
+    lost = [event.reason for event in db.seen if event.name == "database_replica_lost"]
+    assert lost == ["TimeoutError"]
+
+
+async def test_a_promotion_in_the_middle_leaves_no_read_stale_and_none_unanswered(pg_version):
+    """The primary stops, one standby takes over; the other one, which follows the old timeline, is not asked."""
+    async with AsyncExitStack() as stack:
+        primary = await stack.enter_async_context(throwaway(binaries_or_skip(pg_version)))
+        async with primary.connect() as con:
+            await con.execute("CREATE TABLE counter (id int PRIMARY KEY, value int)")
+            await con.execute("INSERT INTO counter SELECT id, 0 FROM generate_series(0, 99) id")
+        first = await stack.enter_async_context(standby_of(primary, is_synchronous=True))
+        second = await stack.enter_async_context(standby_of(primary))
+        await until_replayed(primary, first)
+        await until_replayed(primary, second)
+        hosts = f"host={primary.socket_folder},{first.socket_folder} port={primary.port},{first.port} user=postgres"
+        config = DatabaseConfig(
+            dsn=f"{hosts} dbname=postgres", min_pool_size=2, max_pool_size=10, slow_log="off", health_check_interval=0.2
+        )
+        db = await stack.enter_async_context(Database(config, replicas=[first.dsn(), second.dsn()]))
+        is_over, is_promoted = False, asyncio.Event()
+        rounds = [0] * READERS
+
+        async def reader(number):
+            value = 0
+            with db.reads_after(f"account:{number}"):
+                while not is_over:
+                    value += 1
+                    try:
+                        await db.execute("UPDATE counter SET value = $2 WHERE id = $1", number, value, timeout=2.0)
+                    except (asyncpg.PostgresError, asyncpg.InterfaceError, MagnusError, OSError):
+                        value -= 1
+                        continue  # not acknowledged: the next one has the same value
+                    found = await db.fetchval("SELECT value FROM counter WHERE id = $1", number, read=True, timeout=20)
+                    assert found >= value
+                    rounds[number] += 1
+
+        async def fail_over():
+            await asyncio.sleep(0)
+            await until_rounds(3)
+            await kill(primary)
+            await promote(first)
+            async with first.connect() as con:
+                await con.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+                await con.execute("SELECT pg_reload_conf()")
+            is_promoted.set()
+            await until_rounds(min(rounds) + 3)
+
+        async def until_rounds(count):
+            async def is_so():
+                return min(rounds) >= count
+
+            await until(is_so, 40.0)
+
+        readers = [asyncio.create_task(reader(number)) for number in range(READERS)]
+        failing = asyncio.create_task(fail_over())
+        done, _ = await asyncio.wait({failing, *readers}, return_when=asyncio.FIRST_COMPLETED)
+        is_over = True
+        await asyncio.gather(failing, *readers) if failing in done else await next(iter(done))
+        assert is_promoted.is_set()
+
+
+async def test_what_is_kept_for_others_is_read_from_the_primary(db):
+    """A standby's answer would be kept past the change that it had not seen yet."""
+
+    @cached(ttl=60.0, tags=["counter"])
+    async def origin(database: Database) -> bool:
+        return await database.fetchval(IS_STANDBY, read=True)
+
+    with db.reads_after():
+        assert not await origin(db)
+        assert await db.fetchval(IS_STANDBY, read=True)
+
+
+@pytest.mark.parametrize("hosts", ["postgresql://a@b,c/d", "", "postgresql:///d"])
+def test_a_replica_is_one_host(hosts):
+    """What is known of one holds for no other."""
+    with pytest.raises(ConfigError, match="one host"):
+        DatabaseConfig(replicas=(hosts,))
+
+
+def test_replicas_and_a_pooler_do_not_go_together():
+    """Which standby answers would be the pooler's choice."""
+    with pytest.raises(ConfigError, match="replicas"):
+        DatabaseConfig(pooler="transaction", replicas=("postgresql://a@b/c",))
