@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from magnus.embedded import throwaway
 from magnus.errors import ConfigError
-from tests.faults import detection, durability, overload, page
+from tests.faults import detection, durability, overload, page, standbys
 from tests.faults.mutants import MUTANTS, hunt
 from tests.faults.stage import Row, Stage
 from tests.servers import find_binaries
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from magnus.embedded import Cluster
-
-
-async def absent(number: int, name: str, _stage: Stage) -> Row:
-    """
-    A fault of what the layer does not do.
-    """
-    return Row(number, name, note="the layer reads from no standby")
 
 
 FAULTS: tuple[tuple[int, Any], ...] = (
@@ -61,8 +54,8 @@ FAULTS: tuple[tuple[int, Any], ...] = (
     (16, detection.server_stopped),
     (17, detection.backend_killed),
     (18, detection.read_only_node),
-    (19, partial(absent, 19, "reads that follow one's own writes on a standby")),
-    (20, partial(absent, 20, "position from another timeline")),
+    (19, standbys.own_writes),
+    (20, standbys.other_timeline),
     (21, detection.slow_lines),
     (22, detection.immediate_restart),
     (22, detection.outage),

@@ -17,11 +17,13 @@ import asyncpg
 from magnus import Database, _commit, _driver, retry
 from magnus._backoff import Budget
 from magnus._hosts import first_of
+from magnus._routing import Position
 from magnus.pool import _keeper, _state
 from magnus.pool._codel import Codel
 from magnus.pool._operations import Operations
 from magnus.pool._sweep import Sweep
-from tests.faults import detection, durability, overload
+from magnus.replicas import Mark
+from tests.faults import detection, durability, overload, standbys
 from tests.faults.stage import Row, keyed, keyless, move, patched
 from tests.unit.pool.test_brown_out import CAPACITY, SECONDS, Model
 
@@ -104,6 +106,13 @@ def _patch(owner: Any, name: str, value: Any) -> Callable[[], AbstractContextMan
     return partial(patched, owner, name, value)
 
 
+def _on_the_second(_: type[Position], token: str) -> Position:
+    """
+    A token's place is taken for one on the timeline after the first promotion.
+    """
+    return Position(2, int(token.partition("-")[2], 16))
+
+
 def _at_once(*_: object, **__: object) -> float:
     return 0.0
 
@@ -168,6 +177,14 @@ MUTANTS = (
     Mutant(
         "A write that meets a standby has all connections replaced",
         _patch(Operations, "refused_write", lambda *_: None), detection.read_only_node,
+    ),
+    Mutant(
+        "A read waits for what its scope wrote",
+        _patch(Mark, "wrote", lambda _: None), standbys.own_writes,
+    ),
+    Mutant(
+        "Places on two timelines are not compared",
+        _patch(Position, "parse", classmethod(_on_the_second)), standbys.other_timeline,
     ),
     Mutant(
         "The next host is tried while the first one is silent",
