@@ -392,14 +392,16 @@ class Database(Units):
 
     def get_stats(self) -> dict[str, Any]:
         """
-        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, `slow_log` where it is on, and
-        `cache` once a cached function was called.
+        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`; `prepared_statements` while
+        connected, `slow_log` where it is on, `cache` once a cached function was called.
         """
         pool = None if self._pool is None else self._pool.snapshot()
         found = {
             "query_stats": self._stats.snapshot(retries=self._retrier.retries),
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
+        if self._pool is not None:
+            found["prepared_statements"] = self._pool.statements()
         if self._slow_log is not None:
             found["slow_log"] = self._slow_log.snapshot()
         cache = self._cache.snapshot()
