@@ -6,7 +6,8 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults histories bench bench-pool lock vendor \
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults histories bench proof ablation \
+	bench-pool lock vendor \
 	clean
 
 help:  ## this list
@@ -46,8 +47,10 @@ check: $(VENV)/.dev  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/.dev  ## the pages that are made from the code
+docs: $(VENV)/.dev  ## the pages that are made from the code, and the site in site/, without a warning
 	$(BIN)/python tests/settings_doc.py --write
+	$(BIN)/python tests/reference_doc.py --write
+	$(BIN)/zensical build --strict
 
 mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of the tree; the tests must notice
 	$(BIN)/python tests/mutants.py --write
@@ -60,6 +63,12 @@ histories: $(VENV)/.dev  ## 100,000 random histories of readers and writers thro
 
 bench: $(VENV)/.bench  ## every script in benchmarks/, with peers in the same run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+proof: $(VENV)/.dev  ## the table before / after, measured on this machine in turns, ten minutes; PROOF="--short" for half a minute
+	$(BIN)/python benchmarks/proof $(PROOF)
+
+ablation: $(VENV)/.dev  ## which settings of the plan carry most, on AVA's mix and TPC-B; ten minutes
+	$(BIN)/python benchmarks/ablation.py $(ABLATION)
 
 bench-pool: $(VENV)/.bench  ## the pool beside asyncpg's, psycopg's, SQLAlchemy's and a bare queue
 	$(BIN)/python benchmarks/bench_pool.py

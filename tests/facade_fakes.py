@@ -119,6 +119,7 @@ class FakePool:
         self.released = []
         self.held = []
         self.refused = []
+        self.wasted_leases = []
         self.ready = None
         self.last_connect_error = None
         self.figures = figures()
@@ -143,6 +144,12 @@ class FakePool:
 
     def hold(self, lease, inside=0):
         self.held.append(lease.con)
+
+    def wasted(self, lease):
+        self.wasted_leases.append(lease.con)
+
+    def tap(self, tap):
+        """Nobody is told of durations."""
 
     def refused_write(self, lease):
         self.refused.append(lease.con)

@@ -172,6 +172,11 @@ MUTANTS = (
         "max(*self._rates, self._rate(now))", "self._rate(now)",
         "test_the_best_rate_of_late_counts",
     ),
+    Mutant(
+        "A slot that served nobody in time is no sign that the queue moves",
+        f"{POOL}/_codel.py", "self._handed = max(self._handed - 1, 0)", "pass",
+        (f"{UNIT}/test_brown_out.py::test_service_is_back_within_two_seconds_of_a_brown_out",),
+    ),
     codel(
         "The shortest wait of an interval counts: bursts pass",
         "min(self._least, wait)", "max(self._least, wait)",
@@ -226,7 +231,7 @@ MUTANTS = (
     state(
         "Failed connects are paced",
         "if now < self._retry_at:\n            return [Retry(self._retry_at)]", "",
-        "test_an_outage_costs_two_attempts_a_second",
+        "test_no_second_of_an_outage_has_more_than_two_attempts",
     ),
     state(
         "Connects under way are limited",
@@ -836,7 +841,7 @@ MUTANTS = (
     ),
     unit(
         "A long outage is probed patiently", "pool/_limits.py",
-        "patience = min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "patience = 1.0",
+        "return gap * min(max(lasted / _PATIENT_AFTER, 1.0), _MOST_PATIENT)", "return gap",
         "unit/pool/test_state.py::test_a_long_outage_is_probed_less_often",
     ),
     unit(

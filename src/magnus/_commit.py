@@ -171,10 +171,9 @@ def _judge_tag(tag: str, *, is_unreplicated: bool) -> None:
 def _is_unfit(error: BaseException) -> bool:
     # The driver refuses before it writes: the connection was closed meanwhile, or the server's farewell was read and
     # the end of the stream was not.
-    text = str(error)
     if isinstance(error, asyncpg.InternalClientError):
-        return text.startswith("cannot switch to state")
-    return isinstance(error, asyncpg.InterfaceError) and text == "connection is closed"
+        return _driver.is_unfit(error)
+    return isinstance(error, asyncpg.InterfaceError) and str(error) == "connection is closed"
 
 
 def _is_definite(error: BaseException, con: Connection) -> bool:

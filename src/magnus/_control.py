@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from magnus.pool import PoolSnapshot
 
 _PROBE_LIMIT: Final = 2.0
-_AFTER_FAILURE: Final = 2.0  # beside the pool's attempts this makes two a second at most
+_AFTER_FAILURE: Final = 2.0
 _REOPENED: Final = 1.0
+_PRECEDENCE: Final = 0.1  # for the pool, which has lost its connections too and asks the server first
+_ASKED_LATELY: Final = 1.0
 _CLOSE_LIMIT: Final = 1.0
 _HIGH: Final = 0.9
 INCURABLE: Final = frozenset({"credentials", "database"})
@@ -47,6 +49,8 @@ class ProbeState:
         is_warm: The pool has had a connection to give.
         no_handoff_since: Since when every caller has had to wait and none was served (monotonic seconds), or None.
         cause: Why the last probe failed, a word of `ConnectError.reason`; None when it did not.
+        failed_total: Probes that failed since the database was connected, losses of the control connection included.
+        connect_failing_since: Since when the pool cannot open connections (monotonic seconds), or None.
     """
 
     is_ok: bool
@@ -55,6 +59,8 @@ class ProbeState:
     is_warm: bool
     no_handoff_since: float | None
     cause: str | None = None
+    failed_total: int = 0
+    connect_failing_since: float | None = None
 
 
 class Verdicts:
@@ -66,6 +72,7 @@ class Verdicts:
         self.is_ok = False
         self.last_ok: float | None = None
         self.failures = 0
+        self.failed_total = 0
         self.cause: str | None = None
         self._failing_since = 0.0
         self._is_high = False
@@ -84,6 +91,7 @@ class Verdicts:
         """
         self.is_ok = False
         self.failures += 1
+        self.failed_total += 1
         self.cause = reason
         if self.failures > 1:
             return None
@@ -115,12 +123,17 @@ class Control:
         notify: Callable[[Event], None],
         clock: Clock,
         snapshot: Callable[[], PoolSnapshot],
+        refused: Callable[[float], ConnectError | None] = lambda _since: None,
         connect: Connect = _driver.driver_connect,
     ) -> None:
+        """
+        `refused(since)` is why the pool cannot connect at present, when it has tried since then; None when it can.
+        """
         self._config = config
         self._notify = notify
         self._clock = clock
         self._snapshot = snapshot
+        self._refused = refused
         self._connect = connect
         self._con: Connection | None = None
         self._flight: asyncio.Task[bool] | None = None
@@ -189,7 +202,9 @@ class Control:
         while True:
             delay = self._config.health_check_interval
             await self._pause(delay if self.verdicts.is_ok else min(delay, _AFTER_FAILURE))
-            if not await self.check():
+            if self._con is None and (refused := self._refused(self._clock.now() - _ASKED_LATELY)) is not None:
+                self._failed(refused)  # there is one prober; a second one would only add to what the server has to bear
+            elif not await self.check():
                 self._wake.clear()  # it is looked at again soon anyway
             self._tell(self.verdicts.used(self._snapshot()))
 
@@ -204,7 +219,7 @@ class Control:
         except TimeoutError:
             return
         self._wake.clear()
-        await self._clock.sleep(max(0.0, self._opened_at + _REOPENED - self._clock.now()))
+        await self._clock.sleep(max(_PRECEDENCE, self._opened_at + _REOPENED - self._clock.now()))
 
     async def _probe(self) -> bool:
         try:
@@ -215,12 +230,15 @@ class Control:
             self._drop()
             if self.verdicts.is_ok:
                 self._wake.set()
-            self.last_error = error if isinstance(error, ConnectError) else _driver.connect_error(error)
-            kind, reason = type(error.__cause__ or error).__name__, self.last_error.reason
-            self._tell(self.verdicts.failed(self._clock.now(), kind, reason))
+            self._failed(error)
             return False
         self._tell(self.verdicts.succeeded(self._clock.now()))
         return True
+
+    def _failed(self, error: Exception) -> None:
+        self.last_error = error if isinstance(error, ConnectError) else _driver.connect_error(error)
+        kind = type(error.__cause__ or error).__name__
+        self._tell(self.verdicts.failed(self._clock.now(), kind, self.last_error.reason))
 
     async def _open(self) -> Connection:
         con = await open_beside(self._config, self._connect)

@@ -134,6 +134,25 @@ def _says_lost(error: BaseException) -> bool:
     return isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
 
 
+def lost_track(error: asyncpg.InternalClientError) -> Exception:
+    """
+    Return what a confused driver's error means, as an error that callers have a rule for: the connection is gone.
+
+    A backend that is terminated leaves the driver in any of several states, and of one it says only that it cannot go
+    on, or that it did not expect what it read.
+    """
+    if is_unfit(error):
+        return asyncpg.InterfaceError("connection is closed")  # the driver's words for it; nothing was sent
+    return asyncpg.ConnectionDoesNotExistError("the connection was lost while it was in use")
+
+
+def is_unfit(error: asyncpg.InternalClientError) -> bool:
+    """
+    Say whether the driver refused before it wrote a byte.
+    """
+    return str(error).startswith("cannot switch to state")
+
+
 def sqlstate_of(error: BaseException) -> str | None:
     """
     Return the server's code that an error carries, None when it carries none.
@@ -456,7 +475,7 @@ def is_read_only_by_default(con: Connection) -> bool:
 # --- its socket ------------------------------------------------------------------------------------------------------
 
 # A peer that vanished is noticed within about three seconds, in flight and idle. The driver sets none of these.
-_KEEPALIVE: Final = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2500))
+_KEEPALIVE: Final = (("TCP_KEEPIDLE", 1), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 2000))
 
 
 def guard_socket(con: Connection) -> None:

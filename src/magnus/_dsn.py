@@ -93,6 +93,16 @@ def parse(text: str) -> Dsn:
     return _from_pairs(text)
 
 
+def in_database(text: str, name: str) -> str:
+    """
+    Return a connection string that leads to another database of the same server.
+    """
+    if text.startswith(_SCHEMES):
+        return f"{text}{'&' if '?' in text else '?'}dbname={quote(name, safe='')}"
+    escaped = name.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{text} dbname='{escaped}'".lstrip()
+
+
 def _from_uri(rest: str) -> Dsn:
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")

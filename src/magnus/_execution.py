@@ -7,12 +7,13 @@ over.
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 
-from magnus import _commit
+from magnus import _commit, _driver
 from magnus._catalogue import CLEAN
 from magnus._driver import is_on_standby, is_read_only_by_default
 from magnus._normalise import normalised
@@ -294,18 +295,12 @@ class Execution:
                 watch.leave()
             seconds = terms.now() - sent
             if terms.stats.ran(seconds, self.lane, is_successful=is_successful):
-                self.was_slow(call.__name__, text, args, seconds, result)
+                ended = None if is_successful else sys.exception()
+                wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
+                terms.tell(text, seconds, call.__name__, result, self.lane, wait, self.attempts, args, ended)
             if self.session.is_changed:
                 self.session.heard(text)
         return result
-
-    def was_slow(self, method: str, text: str, args: tuple[Any, ...], seconds: float, result: object) -> None:
-        """
-        Tell of a statement that was slow.
-        """
-        if self.terms.slow is not None:
-            wait = self._lease.acquired_at - self.asked_at if self.asked_at else 0.0
-            self.terms.slow(text, seconds, method, result, self.lane, wait, self.attempts, args)
 
     def cut_short(self) -> None:
         """
@@ -322,7 +317,7 @@ class Execution:
         if isinstance(error, asyncpg.InternalClientError):
             # The driver has lost track of the conversation: nothing that it says of this connection is true any more.
             self.raw.terminate()
-            return
+            raise _driver.lost_track(error) from error
         is_read_only = self.mode.readonly or isinstance(span.server, ReadOnly)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and not is_read_only:
             self._pool.refused_write(self._lease)
@@ -352,6 +347,7 @@ class Execution:
         Count and tell that a statement reached its limit; return the error to raise.
         """
         terms = self.terms
+        self._pool.wasted(self._lease)
         lane, elapsed = self.lane.value, terms.now() - span.started
         terms.stats.timeouts += 1
         terms.notify(QueryTimedOut(lane, span.limit, elapsed, normalised(text).text[:_SHOWN]))

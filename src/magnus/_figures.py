@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Final
 
 from magnus.lanes import LANES
 from magnus.pool._stats import BATCH, Histogram
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
     from magnus.lanes import QueryPriority
     from magnus.pool import Distribution, LaneSnapshot, PoolSnapshot
+
+
+BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+"""Upper bounds of all histograms, seconds: those that the conventions advise for `db.client.operation.duration`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +43,26 @@ class QueryStats:
     Statements by outcome, lane and duration. What never got a connection is counted as failed and has no duration.
     """
 
-    __slots__ = ("_lanes", "_seconds", "_slow_after", "failed", "slow", "successful", "timeouts")
+    __slots__ = (
+        "_lanes", "_seconds", "failed", "is_watched", "slow", "slow_after", "successful", "tell_after", "timeouts",
+        "unknown",
+    )  # fmt: skip
 
     def __init__(self, slow_after: float) -> None:
-        self._slow_after = slow_after
+        self.slow_after = self.tell_after = slow_after
+        self.is_watched = False
         self._lanes = {lane: Histogram() for lane in LANES}
         self._seconds = 0.0
         self.successful = 0
         self.failed = 0
         self.timeouts = 0
         self.slow = 0
+        self.unknown = 0
 
     def ran(self, seconds: float, lane: QueryPriority, *, is_successful: bool) -> bool:
         """
-        Count a statement that was sent and took `seconds`, waiting for a connection not included; say whether it was
-        slow.
+        Count a statement that was sent and took `seconds`, waiting for a connection not included; say whether somebody
+        is to be told: it was slow, or all are watched.
         """
         if is_successful:
             self.successful += 1
@@ -63,10 +73,18 @@ class QueryStats:
         durations.fresh.append(seconds)  # as `record` does, which is felt
         if len(durations.fresh) >= BATCH:
             durations.digest()
-        if seconds > self._slow_after:
-            self.slow += 1
+        if seconds > self.tell_after:
+            if seconds > self.slow_after:
+                self.slow += 1
             return True
         return False
+
+    def watch(self, *, is_watched: bool) -> None:
+        """
+        Tell of every statement, or of slow ones alone. What is not watched costs the one comparison it always did.
+        """
+        self.is_watched = is_watched
+        self.tell_after = -inf if is_watched else self.slow_after
 
     def never_ran(self) -> None:
         """
@@ -80,7 +98,7 @@ class QueryStats:
         """
         return {lane: durations.cumulative(bounds) for lane, durations in self._lanes.items()}
 
-    def snapshot(self, *, retries: int) -> dict[str, int | float]:
+    def snapshot(self) -> dict[str, int | float]:
         """
         Return the figures, ready for JSON; durations in milliseconds.
         """
@@ -92,8 +110,8 @@ class QueryStats:
             "successful": self.successful,
             "failed": self.failed,
             "timeouts": self.timeouts,
-            "retries": retries,
             "slow_queries": self.slow,
+            "outcome_unknown": self.unknown,
             "avg_time_ms": round(1000 * self._seconds / count, 3) if count else 0.0,
             "p50_ms": round(1000 * p50, 3),
             "p95_ms": round(1000 * p95, 3),
@@ -120,6 +138,7 @@ def pool_figures(pool: PoolSnapshot | None, *, is_connected: bool, max_size: int
         "connects": pool.connects,
         "connect_failures": pool.connect_failures,
         "discarded": pool.discarded,
+        "is_failing": pool.failing_since is not None,
         "lanes": {lane.lane.value: _lane_figures(lane) for lane in pool.lanes},
     }
 
@@ -132,6 +151,7 @@ def _lane_figures(lane: LaneSnapshot) -> dict[str, object]:
         "acquired": lane.acquired_total,
         "timeouts": lane.timeouts,
         "rejected": lane.rejected,
+        "shed": lane.shed,
         "wait_p50_ms": round(1000 * lane.p50, 3),
         "wait_p95_ms": round(1000 * lane.p95, 3),
         "wait_p99_ms": round(1000 * lane.p99, 3),

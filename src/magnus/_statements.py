@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from magnus import lanes
 from magnus._catalogue import CLEAN
 from magnus._execution import Execution
+from magnus._normalise import normalised
 from magnus._rows import mapper
 from magnus._sqltext import is_whole
 from magnus._verdicts import Phase
+from magnus.errors import QueryTimeout
 from magnus.lanes import QueryPriority
 from magnus.pool import RANK, Lease
 from magnus.retry import IN_PARTS, ORDINARY, READ, REPEATABLE, Attempts, Progress, is_declared
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NORMAL: Final = QueryPriority.NORMAL
+_READING: Final = frozenset({"SELECT", "TABLE", "VALUES", "SHOW", "EXPLAIN"})
 _RIGHTS: Final = {
     (False, False): ORDINARY,
     (True, False): READ,
@@ -331,8 +335,9 @@ class Statements:
             finally:
                 watch.leave()
                 done = now()
-                if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done) and terms.slow is not None:
-                    terms.slow(text, done - sent, method, result, lane, sent - span.started, 1, args)
+                if is_sent and terms.stats.ran(done - sent, lane, is_successful=is_done):
+                    ended = None if is_done else sys.exception()
+                    terms.tell(text, done - sent, method, result, lane, sent - span.started, 1, args, ended)
                 is_known = generation == knowledge.generation
                 if execution is None and is_known and not raw.is_closed() and not raw.is_in_transaction():
                     pool.put(slot, done)
@@ -342,10 +347,11 @@ class Statements:
             attempts = Attempts(Phase.STATEMENT if is_sent else Phase.UNSENT)
             delay = self._retrier.decide(error, attempts, _rights(rights, text), span.deadline)
             if delay is None:
+                self._failed(error, text, attempts, rights)
                 raise
         finally:
             if not is_sent and delay is None:
-                terms.stats.never_ran()
+                terms.never_ran(text, lane, span.started, 1)
         if delay is not None:
             await terms.clock.sleep(delay)
             return await self._repeatedly(method, text, args, priority, lane, span, options, rights, attempts)
@@ -387,6 +393,18 @@ class Statements:
         try:
             found = partial(_rights, rights, text)
             return await self._retrier.run(attempt, progress, deadline=span.deadline, rights=found, attempts=attempts)
+        except Exception as error:
+            self._failed(error, text, attempts, rights)
+            raise
         finally:
             if not progress.is_sent:
-                self._terms.stats.never_ran()
+                self._terms.never_ran(text, lane, span.started, attempts.failed + 1)
+
+    def _failed(self, error: Exception, text: str, attempts: Attempts, rights: Rights) -> None:
+        """
+        Tell when a statement that failed for good may have been carried out. One at its limit was cancelled.
+        """
+        if not attempts.may_be_stored or rights.is_read_only or isinstance(error, QueryTimeout):
+            return
+        if normalised(text).summary.partition(" ")[0] not in _READING:
+            self._terms.outcome_unknown("statement", error)

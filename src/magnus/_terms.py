@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from magnus._clock import MonotonicClock
+from magnus.observe import Ended, OutcomeNotKnown
 from magnus.session import LaneLimit, lane_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from magnus._clock import Clock
     from magnus._execution import Execution
@@ -53,8 +55,8 @@ class Terms:
         now: The clock's.
         committed: Is told which tags of cached answers a transaction has changed, when it ends; whether that is
             certain.
-        slow: Is told of statements that were slow, while the exception that ends one is being handled (`SlowLog.saw`);
-            None where nobody listens.
+        slow: Is told of statements that were slow (`SlowLog.saw`); None where nobody listens.
+        watched: Is told of every statement while `stats.is_watched`; it never raises.
         background: What goes on after its caller was answered.
     """
 
@@ -70,6 +72,7 @@ class Terms:
     now: Callable[[], float]
     committed: Committed
     slow: Callable[..., None] | None = None
+    watched: Callable[[Ended], None] = lambda _: None
     background: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
@@ -88,6 +91,43 @@ class Terms:
         return cls(
             limits, reading, config.statement_timeout, transactions, clock=clock, knowledge=knowledge, now=now, **others
         )
+
+    def tell(  # noqa: PLR0917  # as `SlowLog.saw`
+        self,
+        text: str,
+        seconds: float,
+        method: str,
+        result: object,
+        lane: QueryPriority,
+        wait: float,
+        attempts: int,
+        args: Sequence[Any],
+        error: BaseException | None,
+    ) -> None:
+        """
+        Tell of a statement that was sent and has ended, when `stats.ran` said that somebody wants to know.
+        """
+        stats = self.stats
+        if self.slow is not None and seconds > stats.slow_after:
+            self.slow(text, seconds, method, result, lane, wait, attempts, args, error)
+        if stats.is_watched:
+            self.watched(Ended(text, seconds, lane, wait, attempts, error))
+
+    def never_ran(self, text: str, lane: QueryPriority, started: float, attempts: int) -> None:
+        """
+        Count a statement that could not be sent; the exception that ended it is being handled.
+        """
+        self.stats.never_ran()
+        if self.stats.is_watched:
+            waited = max(0.0, self.now() - started)
+            self.watched(Ended(text, 0.0, lane, waited, attempts, sys.exception(), is_sent=False))
+
+    def outcome_unknown(self, what: str, error: Exception, xid: str | None = None) -> None:
+        """
+        Count and tell that a caller is told an error of something that may have been carried out.
+        """
+        self.stats.unknown += 1
+        self.notify(OutcomeNotKnown(what, type(error).__name__, xid))
 
     async def begin_to(self, work: Coroutine[Any, Any, None]) -> None:
         """

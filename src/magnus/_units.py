@@ -12,6 +12,7 @@ from magnus._answers import encode
 from magnus._driver import PoolClosed
 from magnus._execution import Execution
 from magnus._statements import Statements
+from magnus._verdicts import Verdict
 from magnus.errors import (
     AlreadyExecuted,
     DatabaseError,
@@ -89,7 +90,7 @@ class Units(Statements):
 
         async def attempt(progress: Progress) -> T:
             begin = partial(self._begin_once, mode, priority, limit, deadline)
-            async with Transaction(begin, Execution.give_back, wants_xid=xid) as tx:
+            async with Transaction(begin, Execution.give_back, wants_xid=xid, is_unit=True) as tx:
                 return await watched(fn, tx, progress)
 
         try:
@@ -97,7 +98,10 @@ class Units(Statements):
                 attempt, Progress(), deadline=deadline, rights=lambda: rights, attempts=attempts
             )
         except Exception as error:
-            if attempts.may_be_stored and not readonly and not isinstance(error, OutcomeUnknown):
+            is_unknown = isinstance(error, OutcomeUnknown)
+            if not readonly and (is_unknown or attempts.may_be_stored):
+                self._terms.outcome_unknown("unit", error, error.xid if isinstance(error, OutcomeUnknown) else None)
+            if attempts.may_be_stored and not readonly and not is_unknown:
                 raise OutcomeUnknown from error
             raise
 
@@ -152,6 +156,9 @@ class Units(Statements):
             begin = partial(self._begin_once, mode, priority, limit, deadline)
             lead = _Lead(self._retrier, self._terms, begin, unit, deadline)
             answer, found = await lead.run(fn, result, reference)
+        except OutcomeUnknown as error:
+            self._terms.outcome_unknown("unit", error, error.xid)
+            raise
         finally:
             del self._flights[unit.id]
             flight.land(answer)
@@ -266,7 +273,7 @@ class _Lead:
         unit, course = self._unit, self._course
         course.is_claimed = False
         wait = min(once.WAIT, self._deadline - self._terms.now())
-        async with Transaction(self._begin, Execution.give_back, first=unit.claim(wait)) as tx:
+        async with Transaction(self._begin, Execution.give_back, first=unit.claim(wait), is_unit=True) as tx:
             course.begun(tx.tag)
             if not course.is_claimed:
                 answer = unit.answered(await tx.fetchrow(once.FOUND, *unit.id))
@@ -303,7 +310,7 @@ class _Lead:
             if isinstance(error, OutcomeUnknown):
                 return None
             raise OutcomeUnknown(key=key) from error
-        self._retrier.told(error, self._attempts, delay)
+        self._retrier.told(error, self._attempts, delay, Verdict.UNKNOWN)
         return delay
 
     def _explain(self, error: Exception) -> None:

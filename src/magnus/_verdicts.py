@@ -100,8 +100,7 @@ def _judge(link: BaseException, phase: Phase, *, is_closed: bool, is_read_only: 
     if sqlstate is not None:
         return _of_sqlstate(link, sqlstate, phase, is_read_only=is_read_only)
     if isinstance(link, asyncpg.InternalClientError):
-        is_unfit = str(link).startswith("cannot switch to state")
-        return _STAYED_HERE.get(phase, _V.ROLLED_BACK) if is_unfit else _OF_LOST[phase]
+        return _STAYED_HERE.get(phase, _V.ROLLED_BACK) if _driver.is_unfit(link) else _OF_LOST[phase]
     if isinstance(link, asyncpg.InterfaceError):
         # COMMIT that met a closed connection was not sent, and the transaction went with the connection.
         return _STAYED_HERE.get(phase, _V.ROLLED_BACK) if "connection is closed" in str(link) else _V.NEVER

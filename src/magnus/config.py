@@ -300,6 +300,16 @@ class DatabaseConfig:
             arguments["target_session_attrs"] = asked or "read-write"
         return arguments
 
+    def destination(self, environ: Mapping[str, str] = MappingProxyType({})) -> tuple[str | None, int, str | None]:
+        """
+        Return host, port and database as they are named, for who tells of statements; no host where there are several.
+        """
+        hosts, target = self._hosts(environ), self._target
+        host, port = hosts[0] if len(hosts) == 1 else (None, None)
+        named = environ.get("PGPORT", "")
+        database = target.database or environ.get("PGDATABASE") or target.user or environ.get("PGUSER")
+        return host, port or (int(named) if named.isascii() and named.isdigit() else _PORT), database
+
     def _hosts(self, environ: Mapping[str, str]) -> list[tuple[str, int | None]]:
         """
         Return the hosts that are named; none where a service file may name others.
@@ -331,6 +341,7 @@ class DatabaseConfig:
         return any(not _is_local(host) for host in hosts)
 
 
+_PORT: Final = 5432
 _CHOICES: Final = {"reset": ("smart", "always"), "slow_log": ("table", "events", "off")}
 _SHEDDABLE: Final = (QueryPriority.NORMAL, QueryPriority.LOW, QueryPriority.BACKGROUND)
 _AS_COMPUTED: Final = LaneSettings()

@@ -23,12 +23,13 @@ from magnus._figures import Distributions, QueryStats, pool_figures
 from magnus._learning import Learner
 from magnus._terms import Terms
 from magnus._units import Units
-from magnus.cache import KeyedExecution, QueryCache, Watcher, loading
+from magnus.cache import KeyedExecution, QueryCache, loading
+from magnus.cache import Watcher as CacheWatcher
 from magnus.config import DatabaseConfig
 from magnus.connection import Acquisition, Connection
 from magnus.errors import ConfigError, ConnectError
 from magnus.observe import ConnectRecovered, PoolWarmed, WarmupFailed
-from magnus.pool import RANK, Lease, Pool, watch_forks
+from magnus.pool import Pool, watch_forks
 from magnus.retry import Retrier, RetryPolicy
 from magnus.session import TransactionMode, checked, window
 from magnus.slowlog import SlowLog
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
     from magnus._clock import Clock
     from magnus.lanes import QueryPriority
-    from magnus.observe import Event, Observer
+    from magnus.observe import Ended, Event, Observer, Watcher
 
 __all__ = ["Database", "ProbeState", "get_database", "set_database"]
 
@@ -75,7 +76,8 @@ class Database(Units):
     def __init__(self, config: DatabaseConfig, *, observers: Sequence[Observer] = ()) -> None:
         self._config = config
         self._observers = tuple(observers)
-        self._reported: list[Observer] = []
+        self._watchers: tuple[Watcher, ...] = ()
+        self._reported: list[object] = []
         self._pool: Pool | None = None
         self._control: Control | None = None
         self._is_draining = False
@@ -87,7 +89,7 @@ class Database(Units):
         self._learner = Learner(self._questions.ask) if config.reset == "smart" else None
         self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
         if config.cache_notify:
-            self._cache.watcher = Watcher(
+            self._cache.watcher = CacheWatcher(
                 config, changed=self._cache.changed, lost=self._cache.clear, clock=self._clock
             )
         super().__init__(
@@ -100,6 +102,7 @@ class Database(Units):
                 knowledge=None if self._learner is None else self._learner.knowledge,
                 slow=None if self._slow_log is None else self._slow_log.saw,
                 committed=self._cache.committed,
+                watched=self._ended,
             ),
             Retrier(RetryPolicy.of(config), notify=self._notify, clock=self._clock, budget=self._may_repeat),
             self._take,
@@ -150,7 +153,10 @@ class Database(Units):
 
     async def _open(self, *, wait: bool) -> None:
         pool = Pool(self._config, notify=self._heard, clock=self._clock)
-        control = Control(self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot)
+        pool.tap(self._took if self._watchers else None)
+        control = Control(
+            self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot, refused=pool.refused
+        )
         is_open = False
         try:
             is_up = await control.check()
@@ -194,6 +200,7 @@ class Database(Units):
             if self._learner is not None:
                 await self._learner.close()
             await self._cache.close()
+            pool.tap(None)  # what it did not tell yet is told
             self._pool = self._control = None
             await control.close()
 
@@ -388,6 +395,8 @@ class Database(Units):
             is_warm=self._has_served,
             no_handoff_since=pool.is_full_since,
             cause=verdicts.cause,
+            failed_total=verdicts.failed_total,
+            connect_failing_since=pool.failing_since,
         )
 
     def get_stats(self) -> dict[str, Any]:
@@ -397,7 +406,7 @@ class Database(Units):
         """
         pool = None if self._pool is None else self._pool.snapshot()
         found = {
-            "query_stats": self._stats.snapshot(retries=self._retrier.retries),
+            "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
             "pool_stats": pool_figures(pool, is_connected=self.health.is_ok, max_size=self._config.max_pool_size),
         }
         if self._pool is not None:
@@ -431,12 +440,44 @@ class Database(Units):
         self._observers = tuple(other for other in self._observers if other != observer)
         self._reported = [other for other in self._reported if other != observer]
 
+    def watch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` of every statement and lease from now on. Without one nothing is paid for that.
+        """
+        self._set_watchers(*self._watchers, watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """
+        Tell `watcher` no more. An unknown one is ignored.
+        """
+        self._set_watchers(*(other for other in self._watchers if other is not watcher))
+
+    def _set_watchers(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+        self._stats.watch(is_watched=bool(watchers))
+        if self._pool is not None:
+            self._pool.tap(self._took if watchers else None)
+
+    def _ended(self, statement: Ended) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.ended(statement)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, "a statement", error)
+
+    def _took(self, what: str, lane: QueryPriority | None, seconds: list[float]) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.took(what, lane, seconds)
+            except Exception as error:  # noqa: BLE001  # as an observer's
+                self._report(watcher, what, error)
+
     def _notify(self, event: Event) -> None:
         for observer in self._observers:
             try:
                 observer(event)
             except Exception as error:  # noqa: BLE001  # whatever it raises must not disturb what it observes
-                self._report(observer, event, error)
+                self._report(observer, event.name, error)
 
     def _heard(self, event: Event) -> None:
         """
@@ -446,10 +487,10 @@ class Database(Units):
             self._control.wake()
         self._notify(event)
 
-    def _report(self, observer: Observer, event: Event, error: Exception) -> None:
+    def _report(self, observer: object, what: str, error: Exception) -> None:
         if observer not in self._reported:
             self._reported.append(observer)
-            message = f"an observer failed on {event.name}; further failures of it are not reported"
+            message = f"an observer failed on {what}; further failures of it are not reported"
             asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     def _may_repeat(self, now: float) -> bool:
@@ -473,12 +514,9 @@ class Database(Units):
         """
         Take a lease for user code, which may keep it: it is watched.
         """
-        pool, now, rank = self._open_pool(), self._terms.now(), RANK[lane]
+        pool = self._open_pool()
         wanted = self._terms.limits[lane].server
-        slot = pool.take(rank, now, wanted)  # as `acquire` does, without another coroutine
-        if slot is None:
-            slot = await pool.obtain(rank, now, deadline, is_named=is_named, wanted=wanted)
-        lease = Lease(slot, lane, now)
+        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         pool.hold(lease, inside=2)
         reading = loading.get()
         if reading is not None:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from magnus import _figures
 from magnus.errors import ConfigError
 from magnus.observe import Event
 
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from magnus.database import Database
     from magnus.pool import Distribution
 
-BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
-"""Upper bounds of all histograms, seconds: those that the conventions advise for `db.client.operation.duration`."""
-
+BOUNDS: Final = _figures.BOUNDS
 _POOL: Final = "db_client_connection_pool_name"
 _STATE: Final = "db_client_connection_state"
 _LANE: Final = "magnus_lane"
@@ -70,17 +69,31 @@ CATALOGUE: Final = (
     Named("magnus_pool_cap", "gauge", "Connections that a lane and those below it may hold.", (_POOL, _LANE)),
     Named("magnus_pool_acquired", "counter", "Connections given to callers.", (_POOL, _LANE)),
     Named("magnus_pool_rejected", "counter", "Callers refused at once: queue full or shed.", (_POOL, _LANE)),
+    Named("magnus_pool_shed", "counter", "Callers refused after they had queued, because the queue stood.",
+          (_POOL, _LANE)),
     Named("magnus_pool_connects", "counter", "Connections opened."),
     Named("magnus_pool_connect_failures", "counter", "Attempts to connect that failed."),
     Named("magnus_pool_discarded", "counter", "Connections thrown away instead of returned."),
     Named("magnus_pool_exhausted", "gauge", "For how long every caller has waited and none was served; 0: not so.",
           unit="seconds"),
+    Named("magnus_pool_outage", "gauge", "For how long connects have failed, which one at a time tries; 0: not so.",
+          unit="seconds"),
     Named("magnus_statements", "counter", "Statements, by outcome.", (_POOL, "outcome")),
     Named("magnus_statement_timeouts", "counter", "Statements ended at their limit."),
     Named("magnus_slow_queries", "counter", "Statements over the slow threshold."),
-    Named("magnus_retries", "counter", "Units of work that were tried again.", (_POOL,)),
+    Named("magnus_retries", "counter", "Units of work that were tried again, by what the failure had left behind.",
+          (_POOL, "class")),
+    Named("magnus_retries_refused", "counter", "Units that were not tried again because the retry budget was spent."),
+    Named("magnus_outcome_unknown", "counter", "Errors after which nobody knows whether it was carried out."),
     Named("magnus_database_up", "gauge", "1 when the last probe of the control connection succeeded."),
     Named("magnus_health_check_failures", "gauge", "Probes that failed in a row."),
+    Named("magnus_health_checks_failed", "counter", "Probes that failed."),
+    Named("magnus_slow_log_up", "gauge", "1 when slow statements are rows of the table, 0 when they are events."),
+    Named("magnus_slow_log_written", "counter", "Slow statements that are rows."),
+    Named("magnus_slow_log_waiting", "gauge", "Slow statements that are not written yet."),
+    Named("magnus_slow_log_left_out", "counter",
+          "Slow statements missing in the log: over its rate (capped), or not to be written in time (dropped).",
+          (_POOL, "reason")),
     Named("magnus_events", "counter", "What happened, by the event's name.", (_POOL, "event")),
 )  # fmt: skip
 """Every metric that there is; the docs, the dashboards and the alerts name no other."""
@@ -167,6 +180,9 @@ class DatabaseCollector:
             _add(family, (self._pool,), found.connects)
         yield family
 
+    def _seconds_since(self, moment: float | None) -> float:
+        return 0.0 if moment is None else max(0.0, self._now() - moment)
+
     def _samples(self, db: Database) -> dict[str, list[Sample]]:
         stats, health = db.get_stats(), db.health
         pool, queries = stats["pool_stats"], stats["query_stats"]
@@ -175,7 +191,6 @@ class DatabaseCollector:
         def by_lane(key: str) -> list[Sample]:
             return [((lane,), figures[key]) for lane, figures in lanes.items()]
 
-        since = health.no_handoff_since
         return {
             "db_client_connection_count": [(("idle",), pool["free"]), (("used",), pool["used"])],
             "db_client_connection_max": [((), pool["max_size"])],
@@ -187,18 +202,38 @@ class DatabaseCollector:
             "magnus_pool_cap": by_lane("cap"),
             "magnus_pool_acquired": by_lane("acquired"),
             "magnus_pool_rejected": by_lane("rejected"),
+            "magnus_pool_shed": by_lane("shed"),
             "magnus_pool_connects": [((), pool.get("connects", 0))],
             "magnus_pool_connect_failures": [((), pool.get("connect_failures", 0))],
             "magnus_pool_discarded": [((), pool.get("discarded", 0))],
-            "magnus_pool_exhausted": [((), 0.0 if since is None else max(0.0, self._now() - since))],
+            "magnus_pool_exhausted": [((), self._seconds_since(health.no_handoff_since))],
+            "magnus_pool_outage": [((), self._seconds_since(health.connect_failing_since))],
             "magnus_statements": [(("successful",), queries["successful"]), (("failed",), queries["failed"])],
             "magnus_statement_timeouts": [((), queries["timeouts"])],
             "magnus_slow_queries": [((), queries["slow_queries"])],
-            "magnus_retries": [((), queries["retries"])],
+            "magnus_retries": [((kind,), count) for kind, count in queries["retries_by_class"].items()],
+            "magnus_retries_refused": [((), queries["retries_refused"])],
+            "magnus_outcome_unknown": [((), queries["outcome_unknown"])],
             "magnus_database_up": [((), float(health.is_ok))],
             "magnus_health_check_failures": [((), health.failures)],
+            "magnus_health_checks_failed": [((), health.failed_total)],
+            **_slow_log(stats.get("slow_log")),
             "magnus_events": [((name,), count) for name, count in sorted(self._events.by_name.items())],
         }
+
+
+def _slow_log(figures: Mapping[str, Any] | None) -> dict[str, list[Sample]]:
+    """
+    Return what the slow-query log says, nothing where it is off.
+    """
+    if figures is None:
+        return {}
+    return {
+        "magnus_slow_log_up": [((), float(figures["state"] == "table"))],
+        "magnus_slow_log_written": [((), figures["written"])],
+        "magnus_slow_log_waiting": [((), figures["waiting"])],
+        "magnus_slow_log_left_out": [((reason,), figures[reason]) for reason in ("capped", "dropped")],
+    }
 
 
 class Exposition:

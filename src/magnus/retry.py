@@ -20,7 +20,7 @@ from magnus import _driver
 from magnus._backoff import full_jitter
 from magnus._verdicts import Phase, Verdict, classify
 from magnus.errors import OutcomeUnknown
-from magnus.observe import Retry, ServerFault
+from magnus.observe import Retry, RetryBudgetSpent, ServerFault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -127,6 +127,7 @@ def is_idempotent(fn: object) -> bool:
 # --- when, and how often ---------------------------------------------------------------------------------------------
 
 _CAP: Final = 1.0
+_REMINDER: Final = 60.0
 _FAULTS: Final = frozenset({"53100", "XX001", "XX002"})
 
 
@@ -256,7 +257,9 @@ class Retrier:
         self._clock = clock
         self._uniform = uniform
         self._budget = budget
-        self.retries = 0
+        self._refused = self._told = 0
+        self._tell_at = float("-inf")
+        self._by_verdict: dict[Verdict, int] = {verdict: 0 for verdict in Verdict if verdict is not Verdict.NEVER}
 
     async def run(
         self,
@@ -307,18 +310,20 @@ class Retrier:
             delay = next_delay(self._policy, failed=attempts.failed, remaining=deadline - now, uniform=self._uniform)
             is_costly = verdict is not Verdict.NOT_SENT and not _driver.is_outdated_plan(error)
             attempts.is_over_budget = delay is not None and is_costly and not self._budget(now)
+            if attempts.is_over_budget:
+                self._refuse(now)
         if delay is None or attempts.is_over_budget:
             attempts.note(error, rights)
             return None
         attempts.was_once = attempts.was_once or verdict is Verdict.ROLLED_BACK_ONCE
-        self.told(error, attempts, delay)
+        self.told(error, attempts, delay, verdict)
         return delay
 
-    def told(self, error: Exception, attempts: Attempts, delay: float) -> None:
+    def told(self, error: Exception, attempts: Attempts, delay: float, verdict: Verdict) -> None:
         """
         Count and tell that a unit will be repeated after `delay` seconds.
         """
-        self.retries += 1
+        self._by_verdict[verdict] += 1
         self._notify(Retry(attempt=attempts.failed, delay=delay, error_type=type(error).__name__, error=str(error)))
 
     def pause(self, attempts: Attempts) -> float:
@@ -326,6 +331,22 @@ class Retrier:
         Return the seconds to wait after so many attempts, however many the policy allows.
         """
         return pause(self._policy, attempts.failed, self._uniform)
+
+    def figures(self) -> dict[str, Any]:
+        """
+        Return what was repeated, by what the failure had left on the server, and what was not for want of budget.
+        """
+        return {
+            "retries": sum(self._by_verdict.values()),
+            "retries_by_class": {verdict.name.lower(): count for verdict, count in self._by_verdict.items()},
+            "retries_refused": self._refused,
+        }
+
+    def _refuse(self, now: float) -> None:
+        self._refused += 1
+        if now >= self._tell_at:
+            self._notify(RetryBudgetSpent(self._refused - self._told))
+            self._told, self._tell_at = self._refused, now + _REMINDER
 
     def _report_fault(self, error: BaseException) -> None:
         sqlstate = _driver.sqlstate_of(error)

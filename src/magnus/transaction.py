@@ -54,6 +54,7 @@ class Transaction(Connection):
     Attributes:
         state: Where it stands.
         xid: Its id on the server, known at its end when it was asked for and something was written.
+        is_unit: A function runs in it, and who runs that function looks after an unknown outcome.
         first: SQL that goes with BEGIN, and `tag` what the server said of it.
         last: SQL that goes with COMMIT.
         savepoint: The name that the server knows it by, when it is inside another.
@@ -69,8 +70,8 @@ class Transaction(Connection):
     """
 
     __slots__ = (
-        "_begin", "_finish", "_is_managed", "_outer", "first", "last", "mark", "savepoint", "state", "tag", "tags",
-        "until", "wants_xid", "xid",
+        "_begin", "_finish", "_is_managed", "_outer", "first", "is_unit", "last", "mark", "savepoint", "state", "tag",
+        "tags", "until", "wants_xid", "xid",
     )  # fmt: skip
 
     def __init__(
@@ -79,9 +80,11 @@ class Transaction(Connection):
         finish: Callable[[Execution], Awaitable[None]],
         *,
         wants_xid: bool = False,
+        is_unit: bool = False,
         first: str = "",
     ) -> None:
         self.wants_xid = wants_xid
+        self.is_unit = is_unit
         self.xid: str | None = None
         self.first = first
         self.tag = self.last = ""
@@ -198,6 +201,8 @@ class Transaction(Connection):
             self.state = State.COMMITTED
         except OutcomeUnknown as error:
             error.xid = self.xid
+            if not self.is_unit:  # else who runs the unit may still find out
+                execution.terms.outcome_unknown("commit", error, self.xid)
             raise
         finally:
             if self.savepoint is None:

@@ -169,6 +169,34 @@ async def test_every_page_shows_its_figures_and_the_console_stays_silent(counted
         assert look.said == []
 
 
+async def test_what_the_checks_find_is_shown_with_what_to_do(counted, browser):
+    """Severity, object and fix of a finding; the overview counts them. It is kept, however often somebody looks."""
+    con = await asyncpg.connect(counted)
+    await con.execute(
+        "CREATE TABLE doubled (id int); CREATE INDEX one ON doubled (id); CREATE INDEX two ON doubled (id)"
+    )
+    try:
+        async with service(counted) as (_, url), Look.at(browser) as look:
+            page = look.page
+            await page.goto(f"{url}#/findings")
+            row = page.locator("tbody tr", has_text="I002")
+            await expect(row).to_have_count(1)
+            await expect(row.locator("td").first).to_have_text("warning")
+            await expect(row).to_contain_text("public.two")
+            await expect(row).to_contain_text('DROP INDEX CONCURRENTLY "public"."two"')
+            await page.goto(f"{url}#/overview")
+            await expect(page.get_by_text(re.compile(r"Checks: \d+ errors, \d+ warnings"))).to_be_visible()
+            await con.execute("DROP INDEX two")
+            await page.goto(f"{url}#/findings")
+            await page.reload()
+            await expect(row).to_have_count(1)
+            asked = await con.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'magnus'")
+            assert asked == 0  # the examination's connection is closed
+            assert look.said == []
+    finally:
+        await con.close()
+
+
 async def test_hostile_names_stay_text(counted, browser):
     """A table, a role, an application and a statement that would be HTML."""
     quoted = HOSTILE.replace('"', '""')

@@ -4,6 +4,7 @@ python -m tests.faults.campaign                 all faults, in full
 python -m tests.faults.campaign --short         the same in the form that the test suite runs
 python -m tests.faults.campaign --only 1,2      some of them
 python -m tests.faults.campaign --pg 18         one version of PostgreSQL
+python -m tests.faults.campaign --write         the same, and write docs/faults.md; what is not played now stays there
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 from magnus.embedded import throwaway
 from magnus.errors import ConfigError
-from tests.faults import detection, durability, overload
+from tests.faults import detection, durability, overload, page
 from tests.faults.mutants import MUTANTS, hunt
 from tests.faults.stage import Row, Stage
 from tests.servers import find_binaries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from magnus.embedded import Cluster
 
 
 async def absent(number: int, name: str, _stage: Stage) -> Row:
@@ -100,26 +103,33 @@ async def campaign(pg: int, only: Sequence[int], *, is_short: bool, show: Any = 
     with tempfile.TemporaryDirectory() as folder:
         async with throwaway(find_binaries(pg), max_connections=200) as cluster:
             stage = Stage(cluster, Path(folder), pg, is_short=is_short)
+            server = await _version(cluster)
             for number, fault in FAULTS:
                 if not only or number in only:
                     rows.append(await play(stage, number, fault))
+                    rows[-1].server = server
                     show(line(rows[-1]))
     return rows
 
 
-async def hunt_all(pg: int, *, show: Any = _show) -> tuple[int, int]:
+async def _version(cluster: Cluster) -> str:
+    async with cluster.connect() as con:
+        return str(await con.fetchval("SHOW server_version")).split()[0]
+
+
+async def hunt_all(pg: int, *, show: Any = _show) -> list[dict[str, Any]]:
     """
-    Switch every protection off in turn; return how many were missed by a fault, and how many there are.
+    Switch every protection off in turn; return which were noticed by a fault, and by what.
     """
-    caught = 0
+    found = []
     with tempfile.TemporaryDirectory() as folder:
         async with throwaway(find_binaries(pg), max_connections=200) as cluster:
             stage = Stage(cluster, Path(folder), pg, is_short=True)
             for mutant in MUTANTS:
                 is_caught, by, seconds = await hunt(stage, mutant)
-                caught += is_caught
+                found.append({"protection": mutant.protection, "caught": is_caught, "by": by})
                 show(f"{'caught  ' if is_caught else 'SURVIVED'} {seconds:>5.1f}s  {mutant.protection}\n       {by}")
-    return caught, len(MUTANTS)
+    return found
 
 
 HEAD = (
@@ -133,7 +143,8 @@ def line(row: Row) -> str:
         f"{row.fault:>2} {row.name:<45} {row.pg:>2} {row.mode:<6} {row.cycles:>6} {row.acknowledged:>6} "
         f"{row.unknown:>5} {row.lost:>4} {row.doubled:>3} {row.longest:>7.2f}s {row.seconds:>5.1f}s  {row.verdict}"
     )
-    more = [*(f"{name}: {value}" for name, value in row.figures.items()), *([row.note] if row.note else [])]
+    told = (f"{name}: {page.shown(value, row.bounds.get(name))}" for name, value in row.figures.items())
+    more = [*told, *([row.note] if row.note else [])]
     below = [*more, *(f"! {each}" for each in (*row.failures, *row.late))]
     return "\n".join([text, *(f"       {each}" for each in below)])
 
@@ -165,18 +176,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=_numbers, default=[], help="numbers of faults, e.g. 1,2; 10 is the mutants")
     parser.add_argument("--pg", type=_versions, default="18,15", help="versions of PostgreSQL")
     parser.add_argument("--json", type=Path, help="write the table there too")
+    parser.add_argument("--write", action="store_true", help="write docs/faults.md, and docs/faults.json beside it")
     given = parser.parse_args(arguments)
+    if given.write and given.short:
+        parser.error("the page is of the full form: --write without --short")
     _show(HEAD)
     rows: list[Row] = []
     for pg in given.pg:
         rows += asyncio.run(campaign(pg, given.only, is_short=given.short))
-    caught = total = 0
-    if not given.only or 10 in given.only:
-        caught, total = asyncio.run(hunt_all(given.pg[0]))
+    mutants = asyncio.run(hunt_all(given.pg[0])) if not given.only or 10 in given.only else []
+    caught, total = sum(mutant["caught"] for mutant in mutants), len(mutants)
     _show(summary(rows, caught, total))
     if given.json:
-        table = {"faults": [row.as_dict() for row in rows], "mutants": {"caught": caught, "total": total}}
-        given.json.write_text(json.dumps(table, indent=1))
+        given.json.write_text(json.dumps(page.merged({}, rows, mutants), indent=1))
+    if given.write:
+        page.write(rows, mutants)
     return int(any(row.failures or row.late for row in rows) or caught < total)
 
 

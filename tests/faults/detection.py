@@ -51,6 +51,15 @@ async def served(db: Database, patience: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
+async def _full(db: Database, patience: float = 20.0) -> None:
+    """
+    Wait until the pool has all its connections.
+    """
+    async with asyncio.timeout(patience):
+        while (pool := db.get_stats()["pool_stats"])["free"] + pool["used"] < pool["max_size"]:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0.01)
+
+
 async def slots_back(db: Database, patience: float = 30.0) -> float:
     """
     Wait until no slot is out; return the seconds it took.
@@ -77,8 +86,7 @@ async def half_open(stage: Stage) -> Row:
                 await db.fetchval("SELECT 1")
                 async with network.healed():
                     seconds, error = await _lose(db, network, case)
-                    # Two unanswered probes, a second apart, end an idle connection; no caller waits for that.
-                    row.within(case, seconds + await slots_back(db), 3.5 if case == "idle" else 3.0)
+                    row.within(case, seconds + await slots_back(db), 3.0)
                     row.expect(error != "success", f"{case}: no error")
                     row.longest = max(row.longest, seconds)
     return row
@@ -200,6 +208,7 @@ async def terminated(stage: Stage) -> Row:
         writers.report(row)
         row.figures["writers told"] = dict(writers.errors)
         row.figures["readers told"] = dict(seen)
+        row.figures["of an unclassified kind"] = unclassified.total() + writers.unclassified.total()
         row.expect(not unclassified, f"unclassified: {dict(unclassified)}")
         row.expect(not used(db), f"{used(db)} slots are missing")
         await book.audit(row)
@@ -331,7 +340,7 @@ async def immediate_restart(stage: Stage) -> Row:
     `pg_ctl restart -m immediate` under 32 readers: each read ends well within its deadline.
     """
     row = Row(22, "immediate restart under 32 readers", cycles=stage.times(10, 2))
-    gaps, rates = [], []
+    gaps, attempts = [], []
     async with stage.bank(max_pool_size=16, min_pool_size=16) as (proxy, db, _):
         seen, is_over = Outage(), False
         starting = proxy.when(Direction.REPLY, b"57P03\0", Action.PASS, times=None)
@@ -340,10 +349,11 @@ async def immediate_restart(stage: Stage) -> Row:
                 group.create_task(_read_on(db, seen, 10.0, lambda: is_over))
             for _ in range(row.cycles):
                 await asyncio.sleep(0.5)
+                await _full(db)  # a connect that is under way when the server goes is no attempt in the outage
                 refused = proxy.refused + starting.hits
                 down = await restart_immediately(stage.cluster)
                 back = time.monotonic()
-                rates.append((proxy.refused + starting.hits - refused) / max(down, 1.0))
+                attempts.append((proxy.refused + starting.hits - refused) / max(down, 1.0))
                 while not seen.done or seen.done[-1] < back:  # noqa: ASYNC110  # readers append to it
                     await asyncio.sleep(0.005)
                 gaps.append(seen.done[-1] - back)
@@ -352,7 +362,7 @@ async def immediate_restart(stage: Stage) -> Row:
         row.expect(not seen.failed, f"reads failed: {dict(seen.failed)}")
     row.within("gap after the server is back, median", median(gaps), 0.5)
     row.within("gap after the server is back, worst", max(gaps), 1.0)
-    row.within("connection attempts a second in the outage, the control connection's included", max(rates), 4.0)
+    row.within("connection attempts a second in the outage, all of the client's", max(attempts), 2.0)
     return row
 
 
@@ -385,8 +395,8 @@ async def outage(stage: Stage) -> Row:
             is_over = True
         row.longest, row.acknowledged = seen.longest, len(seen.done)
         row.expect(not seen.failed, f"reads failed: {dict(seen.failed)}")
-    row.figures["attempts a second, the control connection's included"] = [round(rate, 2) for rate in rates]
-    row.expect(max(rates) <= 3.1, f"{max(rates):.1f} attempts a second: pool 2, control connection 1")
+    row.figures["connection attempts a second, all of the client's"] = [round(rate, 2) for rate in rates]
+    row.expect(max(rates) <= 2.0, f"{max(rates):.1f} connection attempts a second")
     row.within("gap, worst", max(gaps), 1.0)
     return row
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
 import sys
 import time
@@ -147,18 +146,18 @@ async def sync_cancel(stage: Stage) -> Row:
     with patched(_commit, "COMMIT_LEAST", 1.0 if stage.is_short else _commit.COMMIT_LEAST):
         async with couple(stage.cluster.binaries, is_synchronous=True) as both:
             book = await stage.book(both.primary)
-            async with proxied(both.primary) as proxy, Database(configured(book.dsn(proxy), command_timeout=1.0)) as db:
+            # All wait at the same time, each on a connection of its own.
+            limits = {"max_pool_size": 32, "command_timeout": 1.0}
+            async with proxied(both.primary) as proxy, Database(configured(book.dsn(proxy), **limits)) as db:
                 assert both.standby is not None
                 await until_replayed(both.primary, both.standby)
-                row.cycles = stage.times(8, 1) * len(_IMPATIENT)
+                ways = [(f"{name} {n}", way) for n in range(stage.times(5, 1)) for name, way in _IMPATIENT]
                 with frozen(both.primary, "walsender"):
-                    told = await asyncio.gather(
-                        *(way(db, book, f"{name} {n}") for n in range(stage.times(2, 1)) for name, way in _IMPATIENT)
-                    )
+                    told = await asyncio.gather(*(way(db, book, name) for name, way in ways))
                     row.longest = max(seconds for seconds, _ in told)
                     await both.fail_over(proxy)
                     book.cluster = both.primary
-    for name, (_, outcome) in zip(itertools.cycle(name for name, _ in _IMPATIENT), told, strict=False):
+    for (name, _), (_, outcome) in zip(ways, told, strict=True):
         row.expect(outcome == "OutcomeUnknown", f"{name}: {outcome}")
         row.unknown += outcome == "OutcomeUnknown"
     row.cycles = len(told)
@@ -191,6 +190,7 @@ async def _by_cancel(db: Database, book: Book, key: str) -> tuple[float, str]:
             is_sent.set()
 
     task, began = asyncio.ensure_future(timed(work())), time.monotonic()
+    task.add_done_callback(lambda _: is_sent.set())
     await is_sent.wait()
     await asyncio.sleep(0.2)
     task.cancel()
@@ -209,10 +209,12 @@ async def _by_operator(db: Database, book: Book, key: str) -> tuple[float, str]:
             pid.set_result(await tx.fetchval("SELECT pg_backend_pid()"))
 
     task = asyncio.ensure_future(timed(work()))
+    await asyncio.wait({task, pid}, return_when=asyncio.FIRST_COMPLETED)
     waits = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'"
-    while not await book.ask(waits, await pid):  # noqa: ASYNC110  # the server tells nobody
+    while not task.done() and not await book.ask(waits, pid.result()):  # noqa: ASYNC110  # the server tells nobody
         await asyncio.sleep(0.02)
-    await book.ask("SELECT pg_cancel_backend($1)", await pid)
+    if not task.done():
+        await book.ask("SELECT pg_cancel_backend($1)", pid.result())
     return await task
 
 

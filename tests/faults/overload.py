@@ -124,18 +124,14 @@ class Load:
             self.done.append(time.monotonic())
 
 
-async def brown_out_named(
-    stage: Stage, *, lane: QueryPriority | None = QueryPriority.NORMAL, shedding: bool = True
-) -> Row:
+async def brown_out_named(stage: Stage, *, lane: QueryPriority | None = QueryPriority.NORMAL) -> Row:
     """
     The server stands still for five seconds at 90 % load: service comes back with it, and repeats do not pile up.
     """
     row = Row(26, "brown-out at 90 % load", cycles=1)
     pause, before, after = (5.0, 2.0, 4.0) if not stage.is_short else (2.0, 1.0, 3.0)
     query = "SELECT pg_sleep(0.01) /* brown-out */"  # 4 slots and 10 ms: the capacity is known, whatever the machine
-    async with stage.bank(
-        min_pool_size=4, max_pool_size=4, command_timeout=0.5, statement_timeout=2.0, shedding=shedding
-    ) as (
+    async with stage.bank(min_pool_size=4, max_pool_size=4, command_timeout=0.5, statement_timeout=2.0) as (
         _,
         db,
         _,

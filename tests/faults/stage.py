@@ -62,6 +62,8 @@ class Row:
         failures: What went wrong whatever the clock says; empty when the layer stood.
         late: Bounds of time that were missed: the full campaign on a quiet machine minds, the test suite does not.
         note: Why the row says less than its name.
+        bounds: What figures had to be at most.
+        server: The version of PostgreSQL, to the minor one.
     """
 
     fault: int
@@ -77,7 +79,9 @@ class Row:
     failures: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     note: str = ""
+    bounds: dict[str, float] = field(default_factory=dict)
     pg: int = 0
+    server: str = ""
     seconds: float = 0.0
 
     @property
@@ -89,6 +93,7 @@ class Row:
         Note a figure that must not be above its bound.
         """
         self.figures[name] = round(seconds, 3)
+        self.bounds[name] = bound
         if seconds > bound:
             self.late.append(f"{name} {seconds:.2f} > {bound:g}")
 

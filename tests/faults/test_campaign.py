@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.faults import campaign, detection, durability, overload
+from tests.faults import campaign, detection, durability, overload, page
 from tests.faults.mutants import MUTANTS, hunt
 from tests.faults.stage import Row, Stage
 
@@ -82,9 +82,33 @@ def test_what_asynchronous_standbys_lose_is_told_apart_and_never_hidden():
     assert "mutants caught 3 of 4" in text
 
 
-@pytest.mark.parametrize("arguments", [["--only", "x"], ["--only", "99"], ["--pg", "99"], ["--pg", "new"]])
+def test_pieces_that_were_played_at_different_times_make_one_page(tmp_path):
+    """A fault that is played again takes the place of its old row; what is not played stays."""
+    kept, to = tmp_path / "faults.json", tmp_path / "faults.md"
+    first, second = Row(1, "a", pg=18, server="18.6"), Row(2, "b", pg=18, server="18.6", acknowledged=5)
+    second.within("gap", 0.25, 0.5)
+    mutants = [{"protection": "Keys", "caught": True, "by": "doubled: 7"}]
+    page.write([first, second], mutants, kept=kept, to=to)
+    first.expect(False, "lost: 1")
+    page.write([first, Row(1, "a", pg=15, server="15.18")], [], kept=kept, to=to)
+
+    text = to.read_text()
+    assert text.count("| 1 a |") == 2
+    assert "| 1 a | 18.6 |  | 0 | 0 | 0 | 0 | 0 | 0.00 s | FAILED | lost: 1 |" in text
+    assert "gap: 0.25 (at most 0.5)" in text
+    assert "| Keys | doubled: 7 | caught |" in text
+    assert "PostgreSQL 18.6, 15.18" in text
+
+
+def test_the_page_is_the_one_of_the_results_beside_it():
+    assert page.PAGE.read_text() == page.page(json.loads(page.KEPT.read_text()))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--write", "--short"], ["--only", "x"], ["--only", "99"], ["--pg", "99"], ["--pg", "new"]]
+)
 def test_what_cannot_be_played_is_refused_before_anything_starts(arguments, capsys):
     with pytest.raises(SystemExit) as refused:
         campaign.main(arguments)
     assert refused.value.code == 2
-    assert "error: argument" in capsys.readouterr().err
+    assert "error: " in capsys.readouterr().err

@@ -74,6 +74,46 @@ async def test_what_cannot_be_run_is_one_line(capsys, arguments, code):
     assert "hunter2canary" not in said.err
 
 
+@pytest.mark.parametrize(("factor", "failed", "code"), [(1.0, 0, 0), (1.2, 0, 1), (0.8, 0, 0), (1.0, 40, 1)])
+async def test_two_saved_results_are_compared(tmp_path, capsys, factor, failed, code):
+    """Exit code 1 when the second is slower, or fails more often; a faster one is no fault."""
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    first.write_text(json.dumps(saved(1.0, 0)))
+    second.write_text(json.dumps(saved(factor, failed)))
+
+    assert await run("--output-format", "json", "bench", "--compare", str(first), str(second)) == code
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["mean"]["low"] <= factor <= found["mean"]["high"]
+    assert found["failures"]["is_more"] == (failed > 0)
+    assert "magnus prove" in found["notes"][-1]
+
+
+async def test_what_cannot_be_compared_is_one_line(tmp_path, capsys):
+    """A file that is none, one that is something else, and runs that are too short."""
+    good, other, short = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"
+    good.write_text(json.dumps(saved(1.0, 0)))
+    other.write_text("[]")
+    short.write_text(json.dumps({**saved(1.0, 0), "course": []}))
+
+    for second in (tmp_path / "missing.json", other, short):
+        assert await run("bench", "--compare", str(good), str(second)) == 2
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+def saved(factor: float, failed: int) -> dict[str, object]:
+    """
+    A result of 40 s as `--save` writes it.
+    """
+    import random
+
+    rng = random.Random(factor)
+    course = [[at, 50, 1.0, 9.0 * factor, factor * rng.uniform(0.97, 1.03)] for at in range(40)]
+    total = {"name": "all", "requests": 2000, "failed": failed, "mean_ms": factor, "p50_ms": 1.0, "p99_ms": 9.0}
+    return {"total": total, "operations": [], "course": course, "generator_has_kept_up": True, "run": {}}
+
+
 async def run(*arguments: str) -> int:
     """
     The command in a thread of its own: it brings an event loop.

@@ -40,6 +40,8 @@ ROWS = {
         for mode in ("off", "on", "wait_target")
     ],
     "bench_check": ["100 tables, 300 indexes"],
+    "bench_aa": ["A against A", "A against A, resampled", "B a tenth slower"],
+    "bench_scale": ["magnus", "plain pool"],
     "bench_warm": [
         "magnus.Database, warmed", "magnus.Database, cold", "asyncpg.Pool, filled", "asyncpg.Pool, cold",
     ],
@@ -51,6 +53,8 @@ GOALS = {
     "bench_limits": 2,
     "bench_waiters": 2,
     "bench_shedding": 7,
+    "bench_aa": 3,
+    "bench_scale": 3,
     "bench_warm": 2,
 }
 
@@ -68,7 +72,8 @@ def test_a_quick_run_prints_every_row(name, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads(saved.read_text())
-    assert {"python", "asyncpg", "PostgreSQL", "cores"} <= found["environment"].keys()
+    assert {"python", "asyncpg", "cores"} <= found["environment"].keys()
+    assert ("PostgreSQL" in found["environment"]) == (name != "bench_scale")  # that one has a model of a server
     assert found["tables"]
     for table in found["tables"]:
         assert table["title"] in done.stdout
@@ -79,6 +84,20 @@ def test_a_quick_run_prints_every_row(name, tmp_path):
             assert row["cells"] or (is_optional and row["note"].startswith("not measured: ")), row
     assert len(found["goals"]) == GOALS[name]
     assert all(goal["measured"] is not None for goal in found["goals"])
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("benchmarks")
+def test_the_generator_says_how_late_it_was_and_what_pgbench_measured(tmp_path):
+    """Where pgbench is not installed it says that instead."""
+    saved = tmp_path / "found.json"
+    command = [sys.executable, ROOT / "benchmarks" / "bench_generator.py", "--quick", "--json", saved]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(saved.read_text())
+    assert [row["name"] for row in found["tables"][0]["rows"]] == ["1 process at 500/s", "2 processes at 500/s"]
+    if "pgbench is not installed" not in done.stdout:
+        assert {row["name"] for row in found["tables"][1]["rows"]} == {"pgbench", "magnus bench"}
 
 
 EXACT = {

@@ -129,7 +129,7 @@ async def test_sockets_are_guarded(tcp_dsn):
         for raw in (con._execution.raw, db._control._con):
             sock = raw._transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
         assert await con.fetchval("SHOW client_connection_check_interval") == "500ms"
 

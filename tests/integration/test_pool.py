@@ -268,7 +268,7 @@ async def test_connections_over_tcp_are_guarded(tcp_dsn):
         sock = lease.con._transport.get_extra_info("socket")
 
         assert sock.getsockopt(1, 9) == 1  # SOL_SOCKET, SO_KEEPALIVE
-        assert sock.getsockopt(6, 18) == 2500  # IPPROTO_TCP, TCP_USER_TIMEOUT
+        assert sock.getsockopt(6, 18) == 2000  # IPPROTO_TCP, TCP_USER_TIMEOUT
         await bench.pool.release(lease)
 
 

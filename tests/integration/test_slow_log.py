@@ -470,7 +470,7 @@ async def test_an_outage_costs_rows_but_no_request(dsn, server):
             with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError, magnus.MagnusError)):
                 await db.fetch("SELECT 1, 'during'", timeout=0.05)
             # A statement needs a server to be slow on; these were, as far as the log knows.
-            db._slow_log.saw(f"SELECT {number} AS during", 1.0, "fetch", [], "normal", 0.0, 1, ())
+            db._slow_log.saw(f"SELECT {number} AS during", 1.0, "fetch", [], "normal", 0.0, 1, (), None)
 
         async def has_dropped():
             return db.get_stats()["slow_log"]["dropped"] >= 7

@@ -1,6 +1,8 @@
 """Units of work on a real server: what is run again, what is not, and that reads cannot write."""
 
 import asyncio
+import contextlib
+from functools import partial
 
 import asyncpg
 import pytest
@@ -11,6 +13,7 @@ from magnus import (
     DatabaseConfig,
     OutcomeUnknown,
     QueryPriority,
+    QueryTimeout,
     TransactionEnded,
     idempotent,
 )
@@ -302,6 +305,42 @@ async def test_an_unknown_commit_runs_again_only_what_was_declared_idempotent(db
 
     assert await db.fetchval("SELECT cash FROM account WHERE id = 1") == 7
     assert retries(db) == ["OutcomeUnknown"]
+
+
+def unknown(db):
+    """What was told of outcomes that nobody knows, and counted of them."""
+    found = [event.what for event in db.seen if event.name == "database_outcome_unknown"]
+    assert db.get_stats()["query_stats"]["outcome_unknown"] == len(found)
+    return found
+
+
+async def test_an_outcome_that_nobody_knows_is_told_once_and_counted(db, other, monkeypatch):
+    """Of a transaction, a unit and a statement that writes; not of a read, nor of what was found out by a repeat."""
+    lost = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
+    text = "UPDATE account SET cash = 7 FROM pg_advisory_xact_lock_shared(1) WHERE id = 1"
+    for statement, options in ((WAIT, {}), (text, {"idempotent": True}), (text, {})):
+        with contextlib.nullcontext() if options else pytest.raises(lost):
+            await cut(db, other, partial(db.execute, statement, **options))
+    assert unknown(db) == ["statement"]
+
+    async def book(tx):
+        await tx.execute("UPDATE account SET cash = 8 WHERE id = 1")
+
+    async def block():
+        async with db.transaction() as tx:
+            await book(tx)
+
+    for work in (block, partial(db.run_in_transaction, book)):
+        await hold_commit(monkeypatch, outcome="stored")
+        with pytest.raises(OutcomeUnknown):
+            await work()
+    assert unknown(db) == ["statement", "commit", "unit"]
+
+    await hold_commit(monkeypatch, outcome="stored")
+    await db.run_in_transaction(idempotent(book))
+    with pytest.raises(QueryTimeout):
+        await db.execute("UPDATE account SET cash = 9 FROM pg_sleep(9)", timeout=0.05)
+    assert len(unknown(db)) == 3
 
 
 async def test_the_id_of_a_transaction_is_known_when_it_was_asked_for(db, monkeypatch, other):

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from magnus._control import Control, Verdicts
+from magnus.errors import ConnectError
 from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtilization, PoolUtilizationNormal
 from tests.facade_fakes import FakeConnection, ManualClock, config, figures, settle
 
@@ -16,6 +17,11 @@ class Watched(FakeConnection):
     def __init__(self):
         super().__init__()
         self.on_end = None
+        self.asked = asyncio.Event()
+
+    async def execute(self, *args, **kwargs):
+        self.asked.set()
+        return await super().execute(*args, **kwargs)
 
     def add_termination_listener(self, listener):
         self.on_end = listener
@@ -50,11 +56,13 @@ class Bench:
         self.events = []
         self.clock = ManualClock()
         self.figures = figures()
+        self.refused, self.refused_at = None, 0.0
         self.control = Control(
             config(**changes),
             notify=self.events.append,
             clock=self.clock,
             snapshot=lambda: self.figures,
+            refused=lambda since: self.refused if self.refused_at >= since else None,
             connect=self.server.connect,
         )
 
@@ -205,6 +213,54 @@ async def test_a_server_that_stays_away_is_not_hammered():
 
     assert bench.control.verdicts.failures == 2
     assert len(bench.clock.slept) == 1
+    await bench.control.close()
+
+
+async def test_while_the_pool_asks_for_the_server_nobody_else_does():
+    """Its refusal counts as a probe that failed, and its success wakes the control connection."""
+    bench = Bench(health_check_interval=3600.0)
+    await bench.control.check()
+    bench.control.start()
+    bench.refused, bench.refused_at = ConnectError("starting", reason="starting"), bench.clock.now()
+    bench.server.connections[0].lose()
+
+    await settle()
+    seen = bench.control.verdicts
+    assert (len(bench.server.connections), seen.failures, seen.cause) == (1, 2, "starting")
+
+    bench.refused = None
+    bench.control.wake()
+    await settle()
+    assert seen.is_ok
+    await bench.control.close()
+
+
+async def test_when_the_pool_has_given_up_asking_the_control_connection_asks():
+    """A pool that needs no connection knows nothing new of the server."""
+    bench = Bench(health_check_interval=3600.0)
+    await bench.control.check()
+    bench.control.start()
+    bench.refused, bench.refused_at = ConnectError("starting", reason="starting"), bench.clock.now() - 60.0
+    bench.server.connections[0].lose()
+
+    await settle()
+
+    assert bench.control.verdicts.is_ok
+    assert len(bench.server.connections) == 2
+    await bench.control.close()
+
+
+async def test_a_pool_that_is_refused_more_connections_does_not_make_a_living_one_suspect():
+    """It may be full, while the server answers."""
+    bench = Bench(health_check_interval=0.01)
+    await bench.control.check()
+    probes = bench.server.connections[0].asked = asyncio.Event()
+    bench.refused, bench.refused_at = ConnectError("full", reason="too_many"), bench.clock.now() + 60.0
+    bench.control.start()
+
+    await asyncio.wait_for(probes.wait(), 5)
+
+    assert bench.control.verdicts.is_ok
     await bench.control.close()
 
 

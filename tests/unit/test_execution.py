@@ -5,6 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from magnus._verdicts import Phase, Verdict, classify
 from magnus.connection import Connection
 from magnus.errors import QueryTimeout
 from magnus.lanes import QueryPriority
@@ -73,8 +74,9 @@ async def test_a_limit_reached_on_either_side_is_a_query_timeout(error):
     assert caught.value.__cause__ is error
     assert bench.events == [QueryTimedOut("normal", 30.0, 30.0, ("SELECT pg_sleep($1) AS " + "x" * 300)[:200])]
     assert "secret" not in repr(bench.events)
-    figures = bench.terms.stats.snapshot(retries=0)
+    figures = bench.terms.stats.snapshot()
     assert (figures["timeouts"], figures["failed"], figures["total"]) == (1, 1, 1)
+    assert bench.pool.wasted_leases == [bench.raw]
 
 
 @pytest.mark.parametrize(
@@ -110,15 +112,24 @@ async def test_after_the_deadline_nothing_is_sent():
     assert bench.raw.sent == []
 
 
-async def test_a_driver_that_lost_track_loses_its_connection():
-    """After an InternalClientError nothing that the driver says of this connection can be believed."""
+@pytest.mark.parametrize(
+    ("text", "kind", "verdict"),
+    [
+        ("cannot switch to state 12; another operation (2) is in progress", asyncpg.InterfaceError, Verdict.NOT_SENT),
+        ("got result for unknown protocol state 3", asyncpg.ConnectionDoesNotExistError, Verdict.PERHAPS),
+    ],
+)
+async def test_a_driver_that_lost_track_has_lost_its_connection(text, kind, verdict):
+    """Nothing that it says can be believed, and callers have a rule for a lost connection, not for its insides."""
     bench = Bench()
-    bench.raw.replies["SELECT 1"] = asyncpg.InternalClientError("got result for unknown protocol state 3")
+    bench.raw.replies["SELECT 1"] = asyncpg.InternalClientError(text)
 
-    with pytest.raises(asyncpg.InternalClientError):
+    with pytest.raises(kind) as caught:
         await bench.connection.execute("SELECT 1")
 
     assert bench.raw.is_terminated
+    assert classify(caught.value, Phase.STATEMENT) is verdict
+    assert isinstance(caught.value.__cause__, asyncpg.InternalClientError)
 
 
 async def test_a_servers_error_is_raised_unwrapped():

@@ -16,10 +16,10 @@ def test_statements_are_counted_by_outcome_and_duration():
     stats.ran(0.030, NORMAL, is_successful=False)
     stats.never_ran()
 
-    found = stats.snapshot(retries=2)
+    found = stats.snapshot()
 
     assert (found["total"], found["successful"], found["failed"]) == (4, 2, 2)
-    assert (found["slow_queries"], found["retries"], found["timeouts"]) == (1, 2, 0)
+    assert (found["slow_queries"], found["outcome_unknown"], found["timeouts"]) == (1, 0, 0)
     assert found["avg_time_ms"] == 80.0
 
 
@@ -29,7 +29,7 @@ def test_percentiles_are_within_a_sixteenth_of_the_truth():
     for micros in range(1, 10_001):
         stats.ran(micros / 1e6, LANES[micros % 5], is_successful=True)
 
-    found = stats.snapshot(retries=0)
+    found = stats.snapshot()
 
     for name, truth in (("p50_ms", 5.0), ("p95_ms", 9.5), ("p99_ms", 9.9)):
         assert truth <= found[name] <= truth * 1.07
@@ -37,12 +37,12 @@ def test_percentiles_are_within_a_sixteenth_of_the_truth():
 
 def test_nothing_yet_is_zero():
     """No division, no missing key."""
-    assert set(QueryStats(0.1).snapshot(retries=0).values()) == {0}
+    assert set(QueryStats(0.1).snapshot().values()) == {0}
 
 
 def test_a_pool_is_shown_with_its_lanes():
     """`size` is what is open, `free` what is idle, `used` what is out."""
-    lane = LaneSnapshot(QueryPriority.LOW, 1, 2, 6, 10, 3, 4, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
+    lane = LaneSnapshot(QueryPriority.LOW, 1, 2, 6, 10, 3, 4, 2, 0.001, 0.002, 0.003, 0.004, 0.005, 0.006)
 
     found = pool_figures(
         figures(size=12, idle=7, acquired=3, connecting=2, waiting=2, lanes=(lane,)), is_connected=True, max_size=30
@@ -52,7 +52,7 @@ def test_a_pool_is_shown_with_its_lanes():
     assert (found["max_size"], found["waiting"], found["utilization"]) == (30, 2, 0.1)
     assert found["lanes"] == {
         "low": {
-            "used": 1, "waiting": 2, "cap": 6, "acquired": 10, "timeouts": 3, "rejected": 4,
+            "used": 1, "waiting": 2, "cap": 6, "acquired": 10, "timeouts": 3, "rejected": 4, "shed": 2,
             "wait_p50_ms": 1.0, "wait_p95_ms": 2.0, "wait_p99_ms": 3.0,
             "use_p50_ms": 4.0, "use_p95_ms": 5.0, "use_p99_ms": 6.0,
         }

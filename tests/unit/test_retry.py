@@ -9,7 +9,7 @@ import pytest
 from magnus._backoff import Budget
 from magnus._verdicts import Phase, Verdict
 from magnus.errors import OutcomeUnknown, PoolTimeout
-from magnus.observe import Retry, ServerFault
+from magnus.observe import Retry, RetryBudgetSpent, ServerFault
 from magnus.retry import (
     IN_PARTS,
     ORDINARY,
@@ -176,7 +176,7 @@ async def test_a_unit_is_repeated_until_it_succeeds():
         Retry(attempt=1, delay=0.05, error_type="ConnectionDoesNotExistError", error=str(LOST)),
         Retry(attempt=2, delay=0.1, error_type="InterfaceError", error="connection is closed"),
     ]
-    assert loop.retries == 2
+    assert loop.figures()["retries"] == 2
 
 
 async def test_the_last_error_is_raised_as_it_is_with_a_note_of_the_attempts():
@@ -269,6 +269,28 @@ async def test_a_spent_budget_ends_the_attempts_but_not_those_of_what_was_not_se
         )
     assert "retry budget" in caught.value.__notes__[0]
     assert await poor.run(Unit(CLOSED, "done"), Progress(), deadline=clock.now() + 30) == "done"
+
+
+async def test_what_the_budget_refused_is_counted_and_told_once_a_minute():
+    """With how many there were since; repeats are counted by what their failure had left behind."""
+    clock, events = ManualClock(), []
+    poor = retrier(clock, events, budget=lambda _now: False)
+
+    async def fail():
+        with pytest.raises(asyncpg.SerializationError):
+            await poor.run(Unit(asyncpg.SerializationError("x"), is_sent=True), Progress(), deadline=clock.now() + 30)
+
+    for _ in range(3):
+        await fail()
+    assert [event.refused for event in events if isinstance(event, RetryBudgetSpent)] == [1]
+    clock.advance(61)
+    await fail()
+    await poor.run(Unit(CLOSED, "done"), Progress(), deadline=clock.now() + 30)
+
+    assert [event.refused for event in events if isinstance(event, RetryBudgetSpent)] == [1, 3]
+    figures = poor.figures()
+    assert (figures["retries"], figures["retries_refused"]) == (1, 4)
+    assert {name: n for name, n in figures["retries_by_class"].items() if n} == {"not_sent": 1}
 
 
 async def test_a_refusal_of_the_pools_is_not_repeated():

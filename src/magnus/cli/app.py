@@ -54,17 +54,24 @@ def run(arguments: Sequence[str]) -> int:
     """
     Parse and carry out one command line; return its exit code.
     """
-    from magnus.cli.changes import COMMANDS
-
-    app = _app()
-    for command in COMMANDS:
-        app.command(command)
     try:
-        code = app.meta(list(arguments))
+        code = whole().meta(list(arguments))
     except CycloptsError as error:
         render.complain(str(error), advice="see magnus --help")
         return ExitCode.USAGE
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def whole() -> App:
+    """
+    Return the application with all its commands.
+    """
+    from magnus.cli import changes, loads
+
+    app = _app()
+    for command in (*loads.COMMANDS, *changes.COMMANDS):
+        app.command(command)
+    return app
 
 
 def _app() -> App:
@@ -86,7 +93,6 @@ def _app() -> App:
     app.command(role)
     app.command(top)
     app.command(activity)
-    app.command(bench)
     app.command(dashboard)
     slow_app = App(name="slow", help="Show what was slow: the slow-query log, grouped, with a trend.")
     slow_app.default(slow)
@@ -303,39 +309,6 @@ def activity(
         "activity", lambda con: module.frames(con, show_idle=idle, interval=seconds), shared,
         is_live=seconds is not None,
     )  # fmt: skip
-
-
-def bench(
-    target: Annotated[str | None, Parameter(help="A DSN, or a service's URL; else --dsn and the environment.")] = None,
-    *,
-    workload: Annotated[str, Parameter(name=["--workload", "-w"], help="select, tpcb, ava, or a FILE.sql.")] = "select",
-    rate: Annotated[str | None, Parameter(help="Open model: 2000/s, or a ramp 100..2000/s. Else closed.")] = None,
-    duration: Annotated[str, Parameter(help="How long requests are sent: 30s, 5m.")] = "30s",
-    warmup: Annotated[str | None, Parameter(help="What to leave out at the start; else it is found.")] = None,
-    clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,
-    processes: Annotated[int, Parameter(help="Processes that share the load.")] = 1,
-    connections: Annotated[int, Parameter(help="Connections of each process.")] = 10,
-    pool: Annotated[str, Parameter(help="magnus or asyncpg.")] = "magnus",
-    seed: Annotated[int, Parameter(help="The same seed draws the same operations.")] = 1,
-    threshold: Annotated[tuple[str, ...], Parameter(help="Exit 1 unless met: 'p99<50ms', 'errors<1%'.")] = (),
-    option: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE of the workload: scale=10.")] = (),
-    save: Annotated[str | None, Parameter(help="Write the result to this file, as JSON.")] = None,
-    html: Annotated[str | None, Parameter(help="Write the result to this file, as a page with plots.")] = None,
-    shared: FromShared,
-) -> int:
-    """
-    Load a database or a service, and say how long what took. Times count from when a request was due.
-
-    Example: magnus bench postgresql://localhost/test -w tpcb --rate 500/s --duration 20s --threshold 'p99<50ms'
-    """
-    from magnus.cli.bench import bench as call
-    from magnus.cli.words import options
-
-    return _carry_out("bench", lambda: call(
-        target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
-        warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
-        seed=seed, thresholds=threshold, options=options(option), save=save, html=html,
-    ), shared)  # fmt: skip
 
 
 def dashboard(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from importlib import metadata
@@ -16,6 +15,7 @@ from magnus.cli.answer import Answer, ExitCode, Failure, Table
 from magnus.config import DatabaseConfig
 from magnus.errors import ConfigError, MagnusError
 from magnus.loadtest import Load, Pacer, Target, report, run
+from magnus.loadtest.runner import runner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def bench(
     load = Load(workload, target, seconds, clients, pacer, processes, seed)
     try:
         with render.progress(f"{workload}, {seconds:g} s") as shown:
-            samples = asyncio.run(run(load, shown))
+            samples = runner(run(load, shown))
     except (MagnusError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -71,8 +71,8 @@ def bench(
     document["thresholds"] = [
         {"check": text, "measured": measured, "is_met": is_met} for text, measured, is_met in verdicts
     ]
-    _write(save, json.dumps(document, indent=2) + "\n")
-    _write(html, report.page(document))
+    write(save, json.dumps(document, indent=2) + "\n")
+    write(html, report.page(document))
     exit_code = ExitCode.DONE if all(is_met for _, _, is_met in verdicts) else ExitCode.NO
     return Answer("bench", document, _lines(found, verdicts), [_table(found)], exit_code=exit_code)
 
@@ -177,7 +177,13 @@ def _ms(seconds: float) -> float:
     return round(1000 * seconds, 3)
 
 
-def _write(path: str | None, text: str) -> None:
+def write(path: str | None, text: str) -> None:
+    """
+    Write a result to the file that was asked for, if one was.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     if path is None:
         return
     try:

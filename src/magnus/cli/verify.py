@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +12,7 @@ from magnus.cli import render, tuning
 from magnus.cli.answer import Answer, ExitCode, Failure, Table
 from magnus.errors import ConfigError
 from magnus.tuning import effect, statements, undo
+from magnus.tuning.change import Kind
 from magnus.tuning.effect import Compared, Snapshot
 from magnus.tuning.effect import Verdict as Speed
 from magnus.tuning.inspect import Finding, State, findings, last_of_each
@@ -72,7 +74,7 @@ async def verify(wanted: Wanted, environ: Mapping[str, str]) -> Answer | Failure
         taken = None
         if whole.verdict is Speed.WORSE and wanted.is_taking_back:
             taken = await _take_back(session, chosen[-1], runs, wanted, environ)
-    return _answer(found, wins, whole, rows, taken=taken, wanted=wanted)
+    return _answer(found, wins, whole, rows, gains=_gains(chosen[-1], rows), taken=taken, wanted=wanted)
 
 
 def _chosen(runs: Sequence[Run], name: str | None) -> list[Run]:
@@ -114,6 +116,15 @@ async def _effect(session: Session, run: Run, wanted: Wanted) -> tuple[Compared,
     return effect.compare(before, after, min_calls=wanted.min_calls, max_regression=wanted.max_regression)
 
 
+def _gains(run: Run, rows: Sequence[Compared]) -> dict[str, Speed]:
+    """
+    Return whether each index of a run pays, by the statements that it was made for.
+    """
+    made = [each.change for each in run.open_changes if each.change["kind"] == Kind.INDEX and each.change["after"]]
+    wanted = {change["id"]: change["evidence"].get("statements", "").split(", ") for change in made}
+    return {name: effect.gain(statements, rows) for name, statements in wanted.items()}
+
+
 async def _take_back(
     session: Session, run: Run, runs: Sequence[Run], wanted: Wanted, environ: Mapping[str, str]
 ) -> undo.Undone:
@@ -140,6 +151,7 @@ def _answer(
     whole: Compared,
     rows: Sequence[Compared],
     *,
+    gains: Mapping[str, Speed],
     taken: undo.Undone | None,
     wanted: Wanted,
 ) -> Answer:
@@ -153,6 +165,7 @@ def _answer(
         "seen_by": "application" if wanted.app_dsn else "operator",
         "effect": _as_json(whole),
         "queries": [_as_json(row) for row in rows],
+        "indexes": [{"id": name, "verdict": str(verdict)} for name, verdict in gains.items()],
         "taken_back": None if taken is None else undo.report(taken),
     }
     text = [f"{'ok  ' if is_good else 'no  '} {name}" for name, is_good in wins.items()]
@@ -161,6 +174,10 @@ def _answer(
     if not wanted.app_dsn:
         text.append("Seen by the operator's own session; --app-dsn shows what the application's sees.")
     text.append(_effect_line(whole))
+    for name, verdict in gains.items():
+        text.append(f"{name}: the statements that it was made for: {verdict}")
+        if verdict in {Speed.SAME, Speed.WORSE}:
+            text.append(f"It does not pay, and every write pays for it. Drop it: magnus rollback {shlex.quote(name)}")
     if taken is not None:
         text.append(f"Took back {len(taken.done)} changes that a reload is enough for.")
     elif whole.verdict is Speed.WORSE:

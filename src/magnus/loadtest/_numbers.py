@@ -68,7 +68,7 @@ class Comparison:
         ratio: B / A, geometric mean over the pairs, with its confidence interval; below 1: B is smaller.
         p: Probability of a difference as large by chance, were there none.
         effect: Mean difference in units of its standard deviation between pairs (Cohen's d for pairs).
-        pairs: How many.
+        pairs: How many; of unpaired runs the stretches of the shorter one.
         alpha: Share of verdicts "different" that is accepted when there is no difference.
     """
 
@@ -81,6 +81,25 @@ class Comparison:
     @property
     def is_different(self) -> bool:
         return self.p < self.alpha
+
+    @property
+    def verdict(self) -> str:
+        """
+        What it says of times, of which fewer are better: "better", "worse" or "no difference".
+        """
+        if not self.is_different:
+            return "no difference"
+        return "better" if self.ratio.estimate < 1 else "worse"
+
+    def as_dict(self) -> dict[str, float | int | str | None]:
+        """
+        Return it ready for JSON; an infinite effect (no noise at all) is null.
+        """
+        return {
+            "verdict": self.verdict, "ratio": round(self.ratio.estimate, 5), "low": round(self.ratio.low, 5),
+            "high": round(self.ratio.high, 5), "confidence": 1 - self.alpha, "p": float(f"{self.p:.3g}"),
+            "effect": None if math.isinf(self.effect) else round(self.effect, 3), "pairs": self.pairs,
+        }  # fmt: skip
 
 
 def compare(a: Sequence[float], b: Sequence[float], *, alpha: float = 0.01) -> Comparison:
@@ -100,18 +119,72 @@ def compare(a: Sequence[float], b: Sequence[float], *, alpha: float = 0.01) -> C
     logs = [math.log(y / x) for x, y in zip(a, b, strict=True)]
     n, mean, spread = len(logs), fmean(logs), stdev(logs)
     if spread == 0:
-        ratio = math.exp(mean)
-        return Comparison(
-            Interval(ratio, ratio, ratio),
-            1.0 if mean == 0 else 0.0,
-            math.copysign(math.inf, mean) if mean else 0.0,
-            n,
-            alpha,
-        )
+        return _exact(mean, n, alpha)
     error = spread / math.sqrt(n)
     reach = t_quantile(1 - alpha / 2, n - 1) * error
     interval = Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
     return Comparison(interval, 2 * (1 - t_probability(abs(mean) / error, n - 1)), mean / spread, n, alpha)
+
+
+def compare_apart(a: Sequence[float], b: Sequence[float], *, alpha: float = 0.01) -> Comparison:
+    """
+    Compare two runs that had nothing to do with each other, by the means of stretches of each, none overlapping.
+
+    Welch's t-test on logarithms. It knows the noise within a run, not that between two: another hour, another plan or
+    another cache count as a difference, too. Only interleaved rounds (`compare`) tell a change from those.
+
+    Raises:
+        ValueError: fewer than three stretches on a side, or a value that is not above 0.
+    """
+    if min(len(a), len(b)) < 3:
+        raise ValueError("a comparison needs at least three stretches of each run")
+    if min(*a, *b) <= 0:
+        raise ValueError("only values above 0 have ratios")
+    first, second = [math.log(x) for x in a], [math.log(x) for x in b]
+    mean = fmean(second) - fmean(first)
+    parts = [stdev(side) ** 2 / len(side) for side in (first, second)]
+    error = math.sqrt(sum(parts))
+    size = min(len(a), len(b))
+    if error == 0:
+        return _exact(mean, size, alpha)
+    freedom = sum(parts) ** 2 / sum(
+        part**2 / (len(side) - 1) for part, side in zip(parts, (first, second), strict=True)
+    )
+    reach = t_quantile(1 - alpha / 2, freedom) * error
+    found = Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
+    spread = math.sqrt((stdev(first) ** 2 + stdev(second) ** 2) / 2)
+    return Comparison(found, 2 * (1 - t_probability(abs(mean) / error, freedom)), mean / spread, size, alpha)
+
+
+def compare_shares(failed_a: int, all_a: int, failed_b: int, all_b: int) -> float:
+    """
+    Return the probability of two shares as different as these by chance (two-sided z-test on the pooled share).
+    """
+    if not all_a or not all_b:
+        return 1.0
+    pooled = (failed_a + failed_b) / (all_a + all_b)
+    error = math.sqrt(pooled * (1 - pooled) * (1 / all_a + 1 / all_b))
+    return 1.0 if error == 0 else math.erfc(abs(failed_a / all_a - failed_b / all_b) / error / math.sqrt(2))
+
+
+def stretches(values: Sequence[tuple[int, float]], most: int = 20) -> list[float]:
+    """
+    Return the means of at most `most` equal stretches of a course of (count, mean); neighbours in time depend on each
+    other, stretches of several seconds hardly do (the method of batch means).
+    """
+    size = max(1, len(values) // most)
+    groups = (values[start : start + size] for start in range(0, len(values) - size + 1, size))
+    return [
+        math.fsum(count * mean for count, mean in group) / total
+        for group in groups
+        if (total := sum(count for count, _ in group))
+    ]
+
+
+def _exact(mean: float, size: int, alpha: float) -> Comparison:
+    ratio = math.exp(mean)
+    effect = math.copysign(math.inf, mean) if mean else 0.0
+    return Comparison(Interval(ratio, ratio, ratio), 0.0 if mean else 1.0, effect, size, alpha)
 
 
 def interval(values: Sequence[float], *, alpha: float = 0.01) -> Interval:
@@ -132,7 +205,7 @@ def interval(values: Sequence[float], *, alpha: float = 0.01) -> Interval:
     return Interval(median(ordered), ordered[k], ordered[n - 1 - k])
 
 
-def t_probability(t: float, freedom: int) -> float:
+def t_probability(t: float, freedom: float) -> float:
     """
     Return P(T <= t) of Student's distribution.
     """
@@ -140,7 +213,7 @@ def t_probability(t: float, freedom: int) -> float:
     return 1 - tail if t >= 0 else tail
 
 
-def t_quantile(p: float, freedom: int) -> float:
+def t_quantile(p: float, freedom: float) -> float:
     """
     Return the t with P(T <= t) = p, for p in 0.5..1, by bisection.
     """

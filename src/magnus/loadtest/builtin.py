@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,18 +34,36 @@ async def access(target: Target) -> AsyncIterator[Any]:
         ConfigError: there is no such pool.
     """
     if target.pool == "asyncpg":
+        if target.config:
+            raise ConfigError(next(iter(target.config)), "", "is a setting of magnus' pool, not of asyncpg's")
         async with asyncpg.create_pool(
-            target.address, min_size=target.connections, max_size=target.connections
+            **driver(target.address),
+            min_size=target.connections,
+            max_size=target.connections,
+            server_settings=dict(target.settings),
         ) as pool:
             yield pool
     elif target.pool == "magnus":
-        config = DatabaseConfig(
-            dsn=target.address, min_pool_size=target.connections, max_pool_size=target.connections, slow_log="off"
-        )
+        environ = {
+            "MAGNUS_MIN_POOL_SIZE": str(target.connections),
+            "MAGNUS_MAX_POOL_SIZE": str(target.connections),
+            "MAGNUS_SLOW_LOG": "off",
+            **target.config,
+        }
+        config = DatabaseConfig.from_environ(environ, dsn=target.address, server_settings=target.settings)
         async with Database(config) as db:
+            await db.warmup_pool(config.min_pool_size)
             yield db
     else:
         raise ConfigError("pool", target.pool, "must be magnus or asyncpg")
+
+
+def driver(address: str) -> dict[str, Any]:
+    """
+    Return what the driver needs to reach an address of any form that `DatabaseConfig` takes: no guards, no limits.
+    """
+    found = DatabaseConfig(dsn=address).connect_arguments(os.environ)
+    return {name: found[name] for name in ("dsn", "password", "ssl") if name in found}
 
 
 def scale_of(options: Mapping[str, str]) -> int:
@@ -58,7 +77,7 @@ async def _prepare(target: Target, scale: int) -> None:
     """
     Make pgbench's tables when they are not there; those of pgbench itself do as well.
     """
-    con = await asyncpg.connect(target.address)
+    con = await asyncpg.connect(**driver(target.address))
     try:
         if await con.fetchval("SELECT to_regclass('pgbench_accounts') IS NOT NULL"):
             found = await con.fetchval("SELECT count(*) FROM pgbench_branches")

@@ -30,10 +30,10 @@ def page(document: Mapping[str, Any]) -> str:
         if document["generator_has_kept_up"]
         else f"<p class='bad'>The generator did not keep up: {late:.1f} ms late (p99), which is in the times.</p>"
     )
-    counts = [("requests", "#1971c2", [(at, count) for at, count, _, _ in course])]
+    counts = [("requests", "#1971c2", [(at, count) for at, count, *_ in course])]
     times = [
-        ("p50", "#2f9e44", [(at, p50) for at, _, p50, _ in course]),
-        ("p99", "#c2255c", [(at, p99) for at, _, _, p99 in course]),
+        ("p50", "#2f9e44", [(at, p50) for at, _, p50, *_ in course]),
+        ("p99", "#c2255c", [(at, p99) for at, _, _, p99, *_ in course]),
     ]
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>magnus bench</title>"

@@ -74,6 +74,13 @@ async def run(load: Load, on_progress: Callable[[float, int, int], None] | None 
     return await _several(load, on_progress)
 
 
+async def send(load: Load, client: Client, weights: Mapping[str, float]) -> Samples:
+    """
+    Send a load of one process through a client that is open already: a slice of a longer experiment.
+    """
+    return await _Sender(load, 0, client, weights).run(0, time.monotonic())
+
+
 class _Sender:
     """
     One process' part of a run.

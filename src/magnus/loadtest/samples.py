@@ -96,17 +96,18 @@ class Samples:
             course=self._course(warm_up),
         )
 
-    def _course(self, warm_up: float) -> tuple[tuple[float, int, float, float], ...]:
+    def _course(self, warm_up: float) -> tuple[tuple[float, int, float, float, float], ...]:
         """
-        Return second, requests, p50 and p99 of each second.
+        Return second, requests, p50, p99 and mean of each second.
         """
         seconds: dict[int, list[float]] = {}
         for due, took in zip(self.due, self.took, strict=True):
             if due >= warm_up:
                 seconds.setdefault(int(due), []).append(took)
         return tuple(
-            (second, len(values), percentile(sorted(values), 50), percentile(sorted(values), 99))
+            (second, len(values), percentile(ordered, 50), percentile(ordered, 99), math.fsum(ordered) / len(ordered))
             for second, values in sorted(seconds.items())
+            if (ordered := sorted(values))
         )
 
 
@@ -146,7 +147,7 @@ class Result:
         warm_up: Seconds left out at the start.
         late_p99: By how many seconds the generator itself was late, 99th percentile. Beyond 5 ms it could not keep up,
             and latencies have its own delay in them.
-        course: Second, requests, p50, p99.
+        course: Second, requests, p50, p99, mean.
     """
 
     seconds: float
@@ -156,7 +157,7 @@ class Result:
     total: Figures
     operations: tuple[Figures, ...]
     failures: Mapping[str, int]
-    course: tuple[tuple[float, int, float, float], ...] = ()
+    course: tuple[tuple[float, int, float, float, float], ...] = ()
 
     @property
     def has_kept_up(self) -> bool:
@@ -175,7 +176,7 @@ class Result:
             "total": _row(self.total),
             "operations": [_row(row) for row in self.operations],
             "failures": dict(self.failures),
-            "course": [[second, count, _ms(p50), _ms(p99)] for second, count, p50, p99 in self.course],
+            "course": [[at, count, *map(_ms, times)] for at, count, *times in self.course],
         }
 
 

@@ -79,12 +79,16 @@ class Target:
         connections: Of each process.
         pool: "magnus" or "asyncpg": which pool a database workload uses.
         options: The workload's own.
+        settings: Of the server, for each session of a database workload.
+        config: Fields of `DatabaseConfig`, as the environment would have them (MAGNUS_RESET).
     """
 
     address: str
     connections: int = 10
     pool: str = "magnus"
     options: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, str] = field(default_factory=dict)
 
 
 class Weighted:

@@ -6,7 +6,9 @@ the last interval's shortest wait was above the target, the queue is overloaded.
 
 That alone refuses callers that would have been served: a thousand clients that wait for each other's connections
 stand for ever and are all served in time. So somebody must be lost anyway before anybody is shed: the newest waiter,
-served after all before it, would come too late even at the best rate of the last intervals. Then whoever has waited
+served after all before it, would come too late even at the best rate of the last intervals. Slots that went to callers
+who ran out of time on them do not count: a queue whose every waiter gets a slot at the last moment moves fast and
+serves nobody, for ever. Then whoever has waited
 more than twice the target, or has less time left than half of its lane needs, is shed when its turn comes, which
 brings the newest one forward; as soon as that one will be served in time, nobody is shed any more. A lane that is
 `eager` sheds without that second condition: its target was set by somebody who knows that a longer wait is worthless.
@@ -116,6 +118,12 @@ class Codel:
         if last is not None and since <= last:  # it was waiting all the time since the last one
             gap = now - last
             self._gap = gap if self._gap is None else self._gap + (gap - self._gap) * _SMOOTH
+
+    def wasted(self) -> None:
+        """
+        Take a hand-off back: its caller ran out of time before its work was done.
+        """
+        self._handed = max(self._handed - 1, 0)
 
     def took(self, seconds: float) -> None:
         """

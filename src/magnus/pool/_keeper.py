@@ -57,6 +57,7 @@ class Keeper:
         self.timers = Timers(now)
         self.last_connect_error: ConnectError | None = None
         self.connect_times = Histogram()
+        self.last_refused_at = 0.0
         self._state = state
         self._now = now
         self._notify = notify
@@ -71,6 +72,13 @@ class Keeper:
         self._outcomes: list[asyncio.Future[None]] = []
         self._tasks: dict[asyncio.Task[None], Slot] = {}
         self._empty = asyncio.Event()
+
+    @property
+    def failing_since(self) -> float | None:
+        """
+        Since when connects fail (monotonic seconds); None when they do not.
+        """
+        return self._outage.since
 
     def apply(self, actions: Sequence[Action]) -> None:
         """
@@ -231,7 +239,7 @@ class Keeper:
     def _on_connect_failed(self, slot: Slot, error: Exception) -> None:
         actions = self._state.connect_failed(slot, self._now())
         found = error if isinstance(error, ConnectError) else _driver.connect_error(error)
-        self.last_connect_error = found
+        self.last_connect_error, self.last_refused_at = found, self._now()
         self.apply(actions)
         if self._is_telling:
             self.apply(self._state.refuse(error))

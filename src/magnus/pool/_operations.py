@@ -84,6 +84,12 @@ class Operations:
             self._notify(PoolResumed(self._state.lanes.total_waiting))
             self._apply(self._state.resume(self._now()))
 
+    def wasted(self, lease: Lease) -> None:
+        """
+        Take note that a lease's holder ran out of time before its work was done.
+        """
+        self._state.wasted(lease.slot)
+
     def refused_write(self, lease: Lease) -> None:
         """
         Take note that a write was refused as read-only. When the server is a standby (it was the primary once, or the

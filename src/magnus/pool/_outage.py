@@ -21,6 +21,13 @@ class Outage:
         self._since = 0.0
         self._told_at = 0.0
 
+    @property
+    def since(self) -> float | None:
+        """
+        Since when connects fail (monotonic seconds); None when they do not.
+        """
+        return self._since if self._failures else None
+
     def failed(self, now: float, reason: str, error_type: str) -> ConnectFailed | None:
         """
         Take note of a connect that failed.

@@ -11,6 +11,7 @@ import os
 import random
 import time
 from asyncio import get_running_loop
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import _driver
@@ -121,6 +122,13 @@ class Pool(Operations):
         Why the last failed connect failed; None as long as none did.
         """
         return self._keeper.last_connect_error
+
+    def refused(self, since: float) -> ConnectError | None:
+        """
+        Why the pool cannot connect at present, when its last attempt has failed `since` then (monotonic seconds).
+        """
+        keeper = self._keeper
+        return keeper.last_connect_error if self._state.failures and keeper.last_refused_at >= since else None
 
     # --- life
 
@@ -470,6 +478,16 @@ class Pool(Operations):
         """
         return self._keeper.connect_times.cumulative(bounds)
 
+    def tap(self, tap: Callable[[str, QueryPriority | None, list[float]], None] | None) -> None:
+        """
+        Give `tap` every wait, use and opening of a connection from now on, many at once; it must not raise.
+        """
+        taken = (lambda _name, _lane: None) if tap is None else (lambda name, lane: partial(tap, name, lane))
+        for lane, counters in zip(LANES, self._counters, strict=True):
+            counters.wait.tap(taken("wait", lane))
+            counters.use.tap(taken("use", lane))
+        self._keeper.connect_times.tap(taken("create", None))
+
     def snapshot(self) -> PoolSnapshot:
         """
         Return the pool's figures at this moment.
@@ -495,6 +513,7 @@ class Pool(Operations):
             discarded=state.discarded,
             last_handoff=state.last_handoff,
             is_full_since=state.full_since,
+            failing_since=self._keeper.failing_since,
         )
 
     # --- the inside
@@ -546,6 +565,7 @@ class Pool(Operations):
         if waiter.error is not None:
             return waiter.error
         if waiter.is_shed:
+            self._counters[waiter.rank].shed += 1
             return self._overloaded(waiter.rank)
         return self._timed_out(waiter.rank, waiter.since) if self._is_open else self._closed()
 

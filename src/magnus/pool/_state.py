@@ -179,9 +179,18 @@ class PoolState:
         waiter = self.lanes.successor(slot.rank, now)
         if waiter is not None:
             waiter.slot = slot
+            slot.handed_at = None  # how long it is kept from here on is not measured
             self.last_handoff = now
             self.full_since = None
         return waiter
+
+    def wasted(self, slot: Slot) -> None:
+        """
+        A holder ran out of time: its slot served nobody, and how long it was kept says nothing of the work.
+        """
+        if slot.state is _ACQUIRED:
+            slot.handed_at = None
+            self.lanes.codels[slot.rank].wasted()
 
     def release(self, slot: Slot, now: float) -> Actions:
         """

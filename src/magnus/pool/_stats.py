@@ -7,7 +7,7 @@ from operator import add
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from magnus.lanes import QueryPriority
 
@@ -49,13 +49,22 @@ class Histogram:
     Durations in buckets of equal relative width, from a microsecond to months (the layout of HdrHistogram).
     """
 
-    __slots__ = ("_counts", "_seconds", "_total", "fresh")
+    __slots__ = ("_counts", "_seconds", "_tap", "_told", "_total", "fresh")
 
     def __init__(self) -> None:
         self._counts = [0] * _BUCKETS
         self.fresh: list[float] = []  # not yet sorted into buckets: that is cheaper for many at once
         self._seconds = 0.0
         self._total = 0
+        self._tap: Callable[[list[float]], None] | None = None
+        self._told = 0  # of `_total`, when there is a tap
+
+    def tap(self, tap: Callable[[list[float]], None] | None) -> None:
+        """
+        Give `tap` every duration from now on, at each `digest`; None ends that. It must not raise.
+        """
+        self.digest()
+        self._tap, self._told = tap, self._total
 
     @classmethod
     def merged(cls, parts: Iterable[Histogram]) -> Histogram:
@@ -103,6 +112,9 @@ class Histogram:
         Sort what is fresh into buckets: to be called when there are `BATCH`.
         """
         counts = self._counts
+        if self._tap is not None:
+            self._tap([0.0] * (self._total - self._told) + self.fresh)
+            self._told = self._total + len(self.fresh)
         for seconds in self.fresh:
             micros = int(seconds * 1e6)
             counts[_SHORT[micros] if 0 <= micros < _LONG else _bucket(micros)] += 1
@@ -180,6 +192,7 @@ class LaneSnapshot:
         acquired_total: Leases given since the start.
         timeouts: Calls that ended in `PoolTimeout`.
         rejected: Calls that ended in `Overloaded`.
+        shed: Those of them that had queued already.
         p50: Median wait; `p95` and `p99` alike.
         use_p50: Median use; `use_p95` and `use_p99` alike.
     """
@@ -191,6 +204,7 @@ class LaneSnapshot:
     acquired_total: int
     timeouts: int
     rejected: int
+    shed: int
     p50: float
     p95: float
     p99: float
@@ -204,12 +218,13 @@ class LaneCounters:
     What happened in one lane since the pool was opened.
     """
 
-    __slots__ = ("acquired_total", "rejected", "timeouts", "use", "wait")
+    __slots__ = ("acquired_total", "rejected", "shed", "timeouts", "use", "wait")
 
     def __init__(self) -> None:
         self.acquired_total = 0
         self.timeouts = 0
         self.rejected = 0
+        self.shed = 0
         self.wait = Histogram()
         self.use = Histogram()
 
@@ -218,7 +233,7 @@ class LaneCounters:
         Return the counters, frozen, beside what the lane holds now.
         """
         return LaneSnapshot(
-            lane, acquired, waiting, cap, self.acquired_total, self.timeouts, self.rejected,
+            lane, acquired, waiting, cap, self.acquired_total, self.timeouts, self.rejected, self.shed,
             *self.wait.percentiles(50, 95, 99), *self.use.percentiles(50, 95, 99),
         )  # fmt: skip
 
@@ -239,6 +254,7 @@ class PoolSnapshot:
         discarded: Connections thrown away instead of returned: dead, not resettable, or discarded by their holder.
         last_handoff: When a caller last got a connection (monotonic seconds), None before the first.
         is_full_since: Since when every caller has had to wait and none was served (monotonic seconds); None otherwise.
+        failing_since: Since when connects have failed, without one that succeeded (monotonic seconds); None otherwise.
     """
 
     size: int
@@ -255,3 +271,4 @@ class PoolSnapshot:
     discarded: int
     last_handoff: float | None
     is_full_since: float | None
+    failing_since: float | None = None

@@ -5,6 +5,7 @@ Without a threshold nothing of this is in the way. It knows statements by text a
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any, Final
@@ -56,13 +57,15 @@ class Watch:
         """
         Await a call of the driver's; `text` is the statement that it runs.
         """
-        began, result = time.monotonic(), None
+        began, result, is_done = time.monotonic(), None, False
         try:
             result = await call(*args, **options)
+            is_done = True
         finally:
             took = time.monotonic() - began
             if took > self._threshold:
-                self.log.saw(text, took, call.__name__, result, LANE, 0.0, 1, args)
+                ended = None if is_done else sys.exception()
+                self.log.saw(text, took, call.__name__, result, LANE, 0.0, 1, args, ended)
         return result
 
 

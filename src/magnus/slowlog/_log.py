@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,16 +107,15 @@ class SlowLog:
         wait: float,
         attempts: int,
         args: Sequence[Any],
+        error: BaseException | None,
     ) -> None:
         """
         Take in a slow statement, or count it. Never raises, never waits.
 
-        To be called while the exception that ends the statement, if there is one, is being handled. `method` is the
-        driver's, `args` and `result` are what it was given and gave.
+        `method` is the driver's, `args` and `result` are what it was given and gave, `error` is what ended it, or None.
         """
         if self._loop is None or not self._buffer.admits(text, self._clock.now()):
             return
-        error = sys.exception()
         outcome, sqlstate = outcome_of(error)
         self._buffer.put(
             Entry(

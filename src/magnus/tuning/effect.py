@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 # 95 % of a normal distribution; a difference below 5 % is never called one.
 _WIDTH: Final = 1.96
@@ -68,7 +68,8 @@ class Snapshot:
 @dataclass(frozen=True, slots=True)
 class Compared:
     """
-    One query, or all of them together: mean times in milliseconds and the change as a part (-0.5: half).
+    One query, or all of them together: mean times in milliseconds and the change as a part (-0.5: half). `queryid` is
+    the server's, empty for all together.
     """
 
     query: str
@@ -76,6 +77,7 @@ class Compared:
     before: float
     after: float
     verdict: Verdict
+    queryid: str = ""
 
     @property
     def change(self) -> float:
@@ -102,13 +104,13 @@ def compare(
         return Compared("all", 0, 0.0, 0.0, Verdict.UNKNOWN), ()
     old = {counter.key: counter for counter in before.counters}
     pairs = [
-        (counter.query, sample, later)
+        (counter, sample, later)
         for counter in after.counters
         if (earlier := old.get(counter.key)) is not None
         and (sample := _sample(earlier)) is not None
         and (later := _since(earlier, counter)) is not None
     ]
-    rows = [_judged(query, one, other, min_calls, max_regression) for query, one, other in pairs]
+    rows = [_judged(counter, one, other, min_calls, max_regression) for counter, one, other in pairs]
     known = [(one, other) for _, one, other in pairs if min(one.calls, other.calls) >= min_calls]
     rows.sort(key=lambda row: (row.verdict is Verdict.UNKNOWN, -row.calls * (row.after - row.before)))
     return _whole(known, max_regression), tuple(rows)
@@ -128,12 +130,24 @@ def _since(before: Counter, after: Counter) -> _Sample | None:
     return _sample(Counter(after.key, after.calls - before.calls, after.total - before.total, squares))
 
 
-def _judged(query: str, one: _Sample, other: _Sample, min_calls: int, max_regression: float) -> Compared:
+def gain(statements: Collection[str], rows: Iterable[Compared]) -> Verdict:
+    """
+    Say whether something that was made for these statements (queryids) pays: it does when one of them became faster.
+    """
+    found = {row.verdict for row in rows if row.queryid in statements}
+    for verdict in (Verdict.BETTER, Verdict.WORSE, Verdict.SAME):
+        if verdict in found:
+            return verdict
+    return Verdict.UNKNOWN
+
+
+def _judged(counter: Counter, one: _Sample, other: _Sample, min_calls: int, max_regression: float) -> Compared:
+    query, queryid = counter.query, counter.key.rpartition("/")[-1]
     if min(one.calls, other.calls) < min_calls:
-        return Compared(query, other.calls, one.mean, other.mean, Verdict.UNKNOWN)
+        return Compared(query, other.calls, one.mean, other.mean, Verdict.UNKNOWN, queryid)
     error = math.sqrt(one.variance / one.calls + other.variance / other.calls)
     verdict = _verdict(one.mean, other.mean, error, max_regression)
-    return Compared(query, other.calls, one.mean, other.mean, verdict)
+    return Compared(query, other.calls, one.mean, other.mean, verdict, queryid)
 
 
 def _whole(known: Iterable[tuple[_Sample, _Sample]], max_regression: float) -> Compared:

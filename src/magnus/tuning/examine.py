@@ -42,6 +42,13 @@ async def examine(dsn: str | None, environ: Mapping[str, str], *, memory: int | 
         asyncpg.PostgresError: it went away while it was read.
     """
     config = DatabaseConfig.from_environ(environ, **({} if dsn is None else {"dsn": dsn}))
+    return await examine_at(config, environ, memory=memory)
+
+
+async def examine_at(config: DatabaseConfig, environ: Mapping[str, str], *, memory: int | None = None) -> Snapshot:
+    """
+    Read a target that is known already, on a connection of its own; raises as `examine`.
+    """
     con = await collect.open_session(config, environ)
     try:
         return await _examine(con, config, memory)

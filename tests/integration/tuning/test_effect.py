@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from magnus.embedded import throwaway
+from magnus.tuning.change import Change, Kind
 from tests.servers import binaries_or_skip
 from tests.tuning_cluster import Bench
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+DATABASE = "postgres"
 QUERY = "SELECT sum(b.i) FROM numbers a JOIN numbers b USING (i)"
 
 
@@ -70,3 +72,32 @@ def test_a_reset_of_the_statistics_is_noticed(measured: Bench):
     measured.sql("SELECT pg_stat_statements_reset()")
     measured.sql(*[QUERY] * 40)
     assert measured.magnus("verify").data["effect"]["verdict"] == "not enough data"
+
+
+@pytest.mark.parametrize(("order", "pays"), [("i", False), ("pad", True)])
+def test_an_index_that_does_not_pay_is_proposed_to_be_dropped(measured: Bench, order: str, pays: bool):  # noqa: FBT001
+    """By the statements that it was made for, not by those beside it; and that drop is a command."""
+    query = "SELECT i FROM wide WHERE pad = 'p77'"
+    measured.sql(
+        "CREATE TABLE wide AS SELECT i, 'p' || i AS pad FROM generate_series(1, 20000) i", "VACUUM ANALYZE wide"
+    )
+    measured.sql(*[query] * 40)
+    queryid = measured.sql("SELECT queryid::text FROM pg_stat_statements WHERE query LIKE 'SELECT i FROM wide%'")
+    name = f"index:public.magnus_wide@{DATABASE}"
+    change = Change(
+        id=name, kind=Kind.INDEX, name="public.magnus_wide", database=DATABASE, before=None,
+        after=f'"public"."wide" ("{order}")', group="indexes", reason="a test", source="a test",
+        sql=(f'CREATE INDEX CONCURRENTLY "magnus_wide" ON "public"."wide" ("{order}")',),
+        undo=('DROP INDEX CONCURRENTLY IF EXISTS "public"."magnus_wide"',), evidence={"statements": queryid},
+    )  # fmt: skip
+    measured.apply(measured.plan(change))
+    measured.sql(*[query] * 40)
+
+    found = measured.magnus("verify", code=None).data  # on a busy machine one may also look slower
+
+    ((each, verdict),) = [(index["id"], index["verdict"]) for index in found["indexes"]]
+    assert each == name
+    assert (verdict == "better") is pays
+    assert pays or verdict in {"same", "worse"}
+    measured.magnus("rollback", name, "--yes")
+    assert measured.sql("SELECT to_regclass('magnus_wide')::text") is None

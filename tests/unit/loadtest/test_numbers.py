@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from magnus.loadtest import compare, interval
+from magnus.loadtest import compare, compare_apart, compare_shares, interval, stretches
 from magnus.loadtest._numbers import percentile, steady_from, t_probability, t_quantile
 
 
@@ -98,3 +98,45 @@ def test_an_interval_holds_its_median(values):
     assert found.low <= found.estimate <= found.high
     assert found.estimate == median(values)
     assert {found.low, found.high} <= set(values)
+
+
+def test_runs_apart_that_are_equal_differ_as_often_as_alpha_promises():
+    """A thousand comparisons of stretches of the same, with sides of unequal length, at 1 %."""
+    rng = random.Random(11)
+
+    def run(size):
+        return [math.exp(rng.gauss(0, 0.08)) for _ in range(size)]
+
+    wrong = sum(compare_apart(run(20), run(14)).is_different for _ in range(1000))
+
+    assert 1 <= wrong <= 25
+
+
+def test_a_run_that_is_a_tenth_slower_is_worse_and_the_other_way_round_better():
+    """With the true ratio in the interval."""
+    rng = random.Random(12)
+    a = [math.exp(rng.gauss(0, 0.03)) for _ in range(20)]
+    b = [1.1 * math.exp(rng.gauss(0, 0.03)) for _ in range(20)]
+
+    assert compare_apart(a, b).verdict == "worse"
+    assert compare_apart(b, a).verdict == "better"
+    assert compare_apart(a, b).ratio.has(1.1)
+    assert compare_apart([1.0] * 3, [1.0] * 3).verdict == "no difference"
+    assert compare_apart([1.0] * 3, [2.0] * 3).as_dict()["effect"] is None
+    with pytest.raises(ValueError, match="three stretches"):
+        compare_apart([1.0] * 2, [1.0] * 9)
+
+
+def test_shares_of_failures_are_told_apart_when_there_are_enough_of_them():
+    """One of a thousand against two is nothing; one of ten thousand against fifty is something."""
+    assert compare_shares(1, 1000, 2, 1000) > 0.5
+    assert compare_shares(1, 10_000, 50, 10_000) < 1e-9
+    assert compare_shares(0, 100, 0, 100) == compare_shares(0, 0, 5, 5) == 1.0
+
+
+def test_stretches_are_weighted_means_of_equal_parts():
+    """Forty seconds make twenty stretches of two; an empty second counts for nothing."""
+    course = [(1, 1.0), (3, 5.0)] * 20
+
+    assert stretches(course) == [4.0] * 20
+    assert stretches([(0, 0.0), (2, 3.0)]) == [3.0]

@@ -197,7 +197,8 @@ def test_an_outage_sheds_nobody():
     waiters = [waiter(NORMAL, 0.0) for _ in range(20)]
     actions = [action for each in waiters for action in state.wait(each, 0.0)]
     (connect,) = (action for action in actions if isinstance(action, Connect))
-    (again,) = state.connect_failed(connect.slot, 1.0)
+    (retry,) = state.connect_failed(connect.slot, 1.0)
+    (again,) = state.tick(retry.at)
 
     actions = state.opened(again.slot, object(), 500.0)
     for second in range(1, 20):

@@ -71,6 +71,7 @@ class Setting:
             "wait": 0.0,
             "attempts": 1,
             "args": (),
+            "error": None,
         }
         self.log.saw(text, *({**found, **changes}.values()))
 

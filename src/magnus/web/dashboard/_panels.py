@@ -28,7 +28,8 @@ class Unavailable(Exception):
 
 class Panels:
     """
-    Answers by key, kept for `kept` seconds; callers at the same time share one question.
+    Answers by key, kept for `kept` seconds; callers at the same time share one question. That there is none is kept
+    for two seconds at most.
     """
 
     def __init__(self, *, kept: float = KEPT, limit: float = LIMIT, now: Callable[[], float] = time.monotonic) -> None:
@@ -45,7 +46,7 @@ class Panels:
         Cancelled, the question goes on for the others that wait for it.
         """
         made, answer = self._answers.get(key, (float("-inf"), {}))
-        if self._now() - made < self._kept:
+        if self._now() - made < self._life(answer):
             return answer
         flight = self._flights.get(key)
         if flight is None:
@@ -62,6 +63,9 @@ class Panels:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
+    def _life(self, answer: Panel) -> float:
+        return min(KEPT, self._kept) if "unavailable" in answer else self._kept
+
     async def _ask(self, key: object, ask: Callable[[], Awaitable[Panel]]) -> Panel:
         try:
             async with asyncio.timeout(self._limit):
@@ -69,7 +73,7 @@ class Panels:
         except Exception as error:  # noqa: BLE001  # whatever it was, the other panels go on, and this one says so
             found = {"unavailable": reason(error)}
         now = self._now()
-        self._answers = {name: kept for name, kept in self._answers.items() if now - kept[0] < self._kept}
+        self._answers = {name: kept for name, kept in self._answers.items() if now - kept[0] < self._life(kept[1])}
         self._answers[key] = (now, found)
         return found
 

@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus import insight, sql
+from magnus.web.dashboard import _findings
 from magnus.web.dashboard._panels import Panels, Unavailable
 from magnus.web.dashboard._routes import is_id
 from magnus.web.dashboard._server import Watch
@@ -37,9 +38,11 @@ class Server:
     """
 
     def __init__(self, config: Callable[[], DatabaseConfig]) -> None:
+        self._config = config
         self._watch = Watch(config)
         self._panels = Panels()
         self._counted = Panels(kept=_BETWEEN)
+        self._examined = Panels(kept=_findings.KEPT, limit=_findings.LIMIT)
         self._before: insight.Snapshot | None = None
         self._now: insight.Snapshot | None = None
         self._extension: insight.Extension | None = None
@@ -54,10 +57,11 @@ class Server:
             "server": self._server,
             "activity": self._activity,
             "slow": self._slow,
-            "findings": self._findings,
         }
         if name in asked:
             return await self._panels.get(name, asked[name])
+        if name == "findings":
+            return await self._examined.get(name, lambda: _findings.findings(self._config(), os.environ))
         if name == "queries":
             return await self._queries(arguments)
         if name == "query":
@@ -70,6 +74,7 @@ class Server:
         """
         await self._panels.close()
         await self._counted.close()
+        await self._examined.close()
         await self._watch.close()
 
     # --- panels
@@ -94,9 +99,6 @@ class Server:
 
         found: Json = await _told(self._watch.run(ask))
         return found
-
-    async def _findings(self) -> Json:  # as the others
-        raise Unavailable("run magnus check against this server")
 
     # --- statements
 

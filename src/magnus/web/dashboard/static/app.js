@@ -175,10 +175,12 @@ const poolCharts = () => [
 const pages = {
   overview() {
     const top = el("div"); const list = el("div"); const drawn = charts(poolCharts());
+    let findings = null; // the checks take their time: what else there is does not wait for them
     return {
       node: [el("h1", {}, "Overview"), top, known.last.has_pool ? drawn.grid : null, list],
       async update() {
-        const [server, queries, findings] = await Promise.all([ask("server"), ask("queries?sort=total&limit=8"), ask("findings")]);
+        ask("findings").then((found) => { findings = found; }, () => {});
+        const [server, queries] = await Promise.all([ask("server"), ask("queries?sort=total&limit=8")]);
         const point = tail();
         const big = known.last.has_pool && point ? [["statements a second", whole(point.statements)], ["p95 of the last second", seconds(point.duration[1])], ["connections in use", `${point.used} / ${point.max}`], ["callers waiting", whole(point.waiting), point.waiting ? "warning-text" : ""]] : server.unavailable ? [] : [["transactions a second", whole(server.tps)], ["sessions", `${server.connections.used} / ${server.connections.max}`], ["active", whole(server.active)], ["blocked", whole(server.blocked), server.blocked ? "error-text" : ""]];
         top.replaceChildren(verdicts(server, findings), numbers(big));
@@ -275,7 +277,12 @@ const pages = {
       node: [el("h1", {}, "Findings"), body],
       async update() {
         const found = await ask("findings");
-        body.replaceChildren(card("magnus check", missing(found) || table([["", (r) => el("span", { class: r.severity === "error" ? "error-text" : "warning-text" }, r.severity)], ["code", (r) => r.code], ["object", (r) => el("code", {}, r.object || "–")], ["evidence", (r) => r.evidence], ["what to do", (r) => el("code", {}, r.fix || "–")]], found.rows, `Nothing found: ${found.summary ? found.summary.ok : 0} checks are fine.`)));
+        const unseen = found.missing || [];
+        body.replaceChildren(
+          card("magnus check", missing(found) || table([["", (r) => el("span", { class: r.severity === "error" ? "error-text" : "warning-text" }, r.severity)], ["code", (r) => r.code], ["object", (r) => el("code", {}, r.object || "–")], ["evidence", (r) => r.evidence], ["what to do", (r) => el("code", {}, r.fix || "–")]], found.rows, `Nothing found: ${found.summary ? found.summary.ok : 0} checks are fine.`)),
+          unseen.length ? el("p") : "",
+          unseen.length ? card("Could not be seen", table([["code", (r) => r.code], ["why, and what would show it", (r) => r.why]], unseen, "")) : "",
+        );
       },
     };
   },

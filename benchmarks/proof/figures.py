@@ -1,0 +1,206 @@
+"""From rounds to the mission's table: medians, intervals, whether a target is met, and why when not. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any
+
+from magnus.loadtest import compare, interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+LANES = ("critical", "high", "normal", "low")
+Row = tuple[str, str, str, str, str, str]
+
+
+def values(document: dict[str, Any], side: str, get: Callable[[dict[str, Any]], float]) -> list[float]:
+    return [get(found[side]) for found in document["rounds"]]
+
+
+def shown(found: Sequence[float], spec: str, unit: str) -> str:
+    """
+    Return a median, and between which bounds all that can be said of it lies when there are several rounds.
+    """
+    one = interval(found)
+    text = f"{one.estimate:{spec}}{unit}"
+    return text if len(found) < 3 else f"{text} ({one.low:{spec}}..{one.high:{spec}})"
+
+
+def change(before: Sequence[float], after: Sequence[float]) -> float:
+    """
+    Return by which share less, by medians.
+    """
+    base = statistics.median(before)
+    return 0.0 if base == 0 else 1 - statistics.median(after) / base
+
+
+def rows(document: dict[str, Any]) -> list[Row]:
+    """
+    Return: what, the promise, before, after, how much less, the verdict.
+    """
+    found = [
+        lower(document, "First request latency", "60-80 % lower", 0.60, lambda side: side["first_ms"], ".1f", " ms"),
+        lower(document, "Average query time", "30-40 % lower", 0.30, mean_time, ".2f", " ms"),
+        *contributions(document),
+        utilisation(document),
+        lower(
+            document, "Connection failures / hour", "80 % lower", 0.80,
+            lambda side: side["hiccups"]["failed"], ".0f", "",
+        ),
+        visibility(document),
+    ]  # fmt: skip
+    found += [lower(document, f"p99 under overload, {lane}", "", None, lane_p99(lane), ".1f", " ms") for lane in LANES]
+    found += [
+        lower(document, "Recovery after a restart", "", None, recovery, ".3f", " s"),
+        lower(document, "Memory of the process", "", None, lambda side: side["load"]["rss_mb"], ".0f", " MB"),
+        lower(document, "Connections open", "", None, lambda side: side["load"]["connections"], ".1f", ""),
+        lower(document, "Time from start to ready", "", None, lambda side: side["ready_ms"], ".0f", " ms"),
+    ]
+    return found
+
+
+def mean_time(side: dict[str, Any]) -> float:
+    found: float = side["load"]["mean_ms"]
+    return found
+
+
+def lane_p99(lane: str) -> Callable[[dict[str, Any]], float]:
+    def get(side: dict[str, Any]) -> float:
+        found: float = side["overload"]["p99_by_lane_ms"].get(lane, 0.0)
+        return found
+
+    return get
+
+
+def recovery(side: dict[str, Any]) -> float:
+    return statistics.median(side["hiccups"]["recovery_s"])
+
+
+def lower(
+    document: dict[str, Any], name: str, promise: str, least: float | None,
+    get: Callable[[dict[str, Any]], float], spec: str, unit: str,
+) -> Row:  # fmt: skip
+    before, after = values(document, "before", get), values(document, "settings", get)
+    if statistics.median(before) < 0.001 * statistics.median(after):  # nothing is done at all: a ratio says nothing
+        return name, promise, shown(before, spec, unit), shown(after, spec, unit), "", ""
+    less = change(before, after)
+    verdict = "" if least is None else "met" if less >= least else f"NOT met: {100 * less:.0f} % of {100 * least:.0f} %"
+    measured = f"{100 * less:.0f} % lower" if less >= 0 else f"{-100 * less:.0f} % higher"
+    return name, promise, shown(before, spec, unit), shown(after, spec, unit), measured, verdict
+
+
+def contributions(document: dict[str, Any]) -> list[Row]:
+    """
+    Return what the pool did on the same stock server, and what the settings did beside it; with intervals of ratios.
+    """
+    found = []
+    steps = (("of it the pool", "before", "pool"), ("of it the settings", "pool", "settings"))
+    for name, first, second in steps:
+        a, b = (values(document, side, mean_time) for side in (first, second))
+        verdict = ""
+        if len(a) >= 3:
+            ratio = compare(a, b, alpha=0.05)
+            low, high = (100 * (1 - bound) for bound in (ratio.ratio.high, ratio.ratio.low))
+            verdict = f"{ratio.verdict} ({low:+.0f}..{high:+.0f} % at 95 %)"
+        less = change(a, b)
+        measured = f"{100 * less:.0f} % lower" if less >= 0 else f"{-100 * less:.0f} % higher"
+        found.append((f"  {name}", "", shown(a, ".2f", " ms"), shown(b, ".2f", " ms"), measured, verdict))
+    proposed = document.get("indexes")
+    if proposed is not None:
+        words = "nothing to make" if not proposed else "not made: " + ", ".join(proposed)
+        found.append(("  of it indexes", "", "", "", f"{len(proposed)} proposed by magnus indexes", words))
+    return found
+
+
+def utilisation(document: dict[str, Any]) -> Row:
+    before, after = (
+        values(document, side, lambda found: 100 * found["load"]["utilisation"]) for side in ("before", "settings")
+    )
+    now = statistics.median(after)
+    verdict = "met" if 30 <= now <= 60 else f"NOT met: {'below' if now < 30 else 'above'} 30-60 %"
+    if now < 30:
+        held = statistics.median(values(document, "settings", lambda found: found["load"]["connections"]))
+        verdict += f"; {held * now / 100:.1f} of {held:.0f} are in use: the load fits into what warm-up opened"
+    less = f"{statistics.median(before):.0f} % -> {now:.0f} %"
+    return (
+        "Pool utilisation (in use / open)",
+        "30-60 %",
+        shown(before, ".0f", " %"),
+        shown(after, ".0f", " %"),
+        less,
+        verdict,
+    )
+
+
+def visibility(document: dict[str, Any]) -> Row:
+    def share(side: dict[str, Any]) -> float:
+        return 100 * side["found"] / side["slow"]
+
+    before, after = values(document, "before", share), values(document, "settings", share)
+    verdict = "met" if min(after) == 100 else "NOT met"
+    return "Slow statements found", "full", shown(before, ".0f", " %"), shown(after, ".0f", " %"), "", verdict
+
+
+HEADS = ("Metric", "Promised", "Before", "After", "Change", "Target")
+
+
+PAGE = """# What was measured
+
+## Before and after
+{warning}
+The same code of AVA (its services, called in one process: buys 20 parts, sales 20, positions 30, pages of trades 20,
+monthly reports 8) on two sides, in turns, {rounds} rounds:
+
+- **before**: asyncpg's pool of at most 50, opened by the first request, 60 s for every statement, three attempts with
+  pauses of 50 and 100 ms, a server as initdb leaves it, no statistics;
+- **after**: Magnus with its defaults (at most 30, ten warm), lanes, limits, exactly once, slow-query log; the same
+  bytes of data on a server with the plan of `magnus plan --memory 4GB`.
+
+Rate, load and hiccups are fixed in `benchmarks/proof/script.py` before anything is measured: {rate:,.0f} requests a
+second, {share:.0%} of what "before" can do here at most ({capacity:,.0f}/s). The hiccups stand for an hour's:
+{restarts} restarts, {kills} killed backends, a stall of {stall:g} s within {hiccups:g} s. Overload is 200 tasks that
+each hold a connection for 0.2 s, again and again. Times count from when a request was due. Medians, in brackets the
+interval of the median over the rounds.
+
+{table}
+"After" does more for its time: each order has a key under which it happens once, and each COMMIT is checked.
+What is not met is not met; nothing was chosen after the measurement.
+
+    make proof
+
+| | |
+|---|---|
+{facts}
+Every round is in `benchmarks/results/proof.json`.
+
+The plan's settings: {plan}.
+"""
+
+
+def page(document: dict[str, Any]) -> str:
+    """
+    Return docs/benchmarks.md, all of it from the run.
+    """
+    script = document["script"]
+    facts = "".join(f"| {name} | {value} |\n" for name, value in document["environment"].items())
+    few = "\n**Fewer than five rounds, on a machine that was not quiet: it shows the form, and proves nothing.**\n"
+    return PAGE.format(
+        warning="" if len(document["rounds"]) >= 5 else few,
+        rounds=len(document["rounds"]), rate=document["rate"], share=script["share"], capacity=document["capacity"],
+        restarts=len(script["restarts"]), kills=len(script["kills"]), stall=script["stall"][1],
+        hiccups=script["hiccups"], table=markdown(document), facts=facts,
+        plan=", ".join(f"`{name} = {value}`" for name, value in document["plan"].items()),
+    )  # fmt: skip
+
+
+def table(document: dict[str, Any]) -> list[str]:
+    cells = [HEADS, *rows(document)]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(HEADS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def markdown(document: dict[str, Any]) -> str:
+    head = f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}\n"
+    body = "".join(f"| {' | '.join(cell.strip() for cell in row)} |\n" for row in rows(document))
+    return head + body

@@ -1,0 +1,42 @@
+"""The workload, the rate and the hiccups of the proof: fixed before anything is measured, the same for every side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Script:
+    """
+    Attributes:
+        rounds: Every side once in each, in an order that turns round.
+        scale: Of AVA's data: 1 is 1,000 accounts and 1,000,000 trades.
+        calibrate: Seconds for which the stock side is driven by 50 clients to find its capacity.
+        share: The rate of everything that follows, as a share of that capacity.
+        load: Seconds of the calm load.
+        hiccups: Seconds of the load with hiccups, which stand for an hour's.
+        restarts: Seconds at which the server is restarted.
+        kills: Seconds at which one backend of the service is terminated.
+        stall: Second at which the whole server stands still, and for how long.
+        overload: Seconds of the load while 200 background tasks hold connections.
+        slow: Slow statements to be found.
+    """
+
+    rounds: int = 5
+    scale: float = 0.2
+    calibrate: float = 4.0
+    share: float = 0.4
+    load: float = 7.0
+    hiccups: float = 20.0
+    restarts: tuple[float, ...] = (2.0, 7.0, 12.0)
+    kills: tuple[float, ...] = (4.0, 4.5, 5.0, 5.5, 9.0, 9.5, 10.0, 10.5, 14.0, 14.5)
+    stall: tuple[float, float] = (16.0, 2.0)
+    overload: float = 5.0
+    slow: int = 20
+
+
+FULL = Script()
+SHORT = Script(
+    rounds=1, scale=0.02, calibrate=1.0, load=2.0, hiccups=5.0, restarts=(1.0,), kills=(2.2, 2.4, 2.6),
+    stall=(3.2, 0.5), overload=1.0, slow=4,
+)  # fmt: skip
