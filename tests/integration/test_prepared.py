@@ -9,7 +9,7 @@ from magnus import ConfigError, Database, DatabaseConfig
 
 SCHEMA = "CREATE TABLE item (id int PRIMARY KEY, n int); INSERT INTO item SELECT g, g FROM generate_series(1, 9) g"
 READ = "SELECT n FROM item WHERE id = $1"
-WRITE = "UPDATE item SET n = n + 1 WHERE id = $1"
+WRITE = "UPDATE item SET n = n + $2 WHERE id = $1"
 PREPARED = "SELECT statement FROM pg_prepared_statements"
 
 
@@ -69,13 +69,13 @@ async def test_a_table_that_is_locked_keeps_no_connection_from_opening(dsn, othe
 
 
 async def test_the_most_called_are_learned(dsn, other):
-    """By this role, in this database, in the words in which they were sent."""
+    """By this role, in this database, in the words in which they were sent: the server keeps no constants."""
     await other.execute("SELECT pg_stat_statements_reset()")
     async with Database(config(dsn)) as db:
         for _ in range(20):
             await db.fetchval(READ, 1)
         for _ in range(10):
-            await db.execute(WRITE, 1)
+            await db.execute(WRITE, 1, 1)
         await db.fetchval("SELECT n + 1 FROM item WHERE id = $1", 1)
     async with Database(config(dsn, prepare_learned=2)) as db:
         assert db._pool._keeper.opener.hot.texts == (READ, WRITE)
