@@ -210,7 +210,7 @@ async def staleness(report: Report, dsn: str, options: argparse.Namespace) -> No
         Column("hits %", ".1f"),
     )  # fmt: skip
     report.table(
-        f"another process changes a row {options.writes:,} times; how long after its acknowledgement each was missed",
+        f"another process changes a row {options.writes:,} times; for how long each change was still missed",
         columns, rows,
     )  # fmt: skip
 
@@ -287,7 +287,7 @@ async def measure(dsn: str, options: argparse.Namespace) -> None:
 def main() -> None:
     options = arguments(
         __doc__ or "", rounds=7, quick_rounds=1, writes=2_000, quick_writes=50, commits=800, quick_commits=80,
-        requests=2_000, quick_requests=40, scale=1.0, quick_scale=0.01,
+        requests=2_000, quick_requests=40, scale=0.2, quick_scale=0.01,
     )  # fmt: skip
     with accounts() as dsn:
         run(measure(dsn, options))

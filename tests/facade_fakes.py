@@ -144,6 +144,9 @@ class FakePool:
     def tap(self, tap):
         """Nobody is told of durations."""
 
+    def statements(self):
+        return {}
+
     def refused_write(self, lease):
         self.refused.append(lease.con)
 

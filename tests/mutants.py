@@ -956,6 +956,104 @@ MUTANTS = (
         "_units.py", 'methodcaller("give_back")', "__import__('magnus._execution')._execution.Execution.give_back",
         "integration/test_replicas.py::test_what_was_written_is_seen_by_the_next_read",
     ),
+    unit(
+        "A cached answer is dropped when its tag is invalidated", "cache/_store.py",
+        "for key in tuple(self._by_tag.get(tag, ())):", "for key in ():",
+        "unit/cache/test_cache.py::test_after_a_commit_nobody_gets_the_old_answer",
+    ),
+    unit(
+        "A load from before an invalidation is not kept", "cache/_store.py",
+        "if not load.tags.isdisjoint(tags):", "if False:",
+        "unit/cache/test_store.py::test_a_load_that_began_before_an_invalidation_is_not_kept_after_it",
+        "integration/test_cache.py::test_no_simulated_read_is_older_than_what_was_acknowledged",
+    ),
+    unit(
+        "Nobody joins a load from before an invalidation", "cache/_cache.py",
+        "if load.is_stale or self._store", "if self._store",
+        "unit/cache/test_cache.py::test_a_load_from_before_a_commit_is_neither_kept_nor_joined",
+    ),
+    unit(
+        "Nobody joins a load while an outcome is unknown", "cache/_cache.py",
+        "or self._store.is_doubtful(load.tags, now) or", "or",
+        "unit/cache/test_cache.py::test_while_an_outcome_is_unknown_nobody_joins_a_load",
+    ),
+    unit(
+        "Nothing is kept while an outcome is unknown", "cache/_store.py",
+        "if load.is_stale or self.is_doubtful(load.tags, now):", "if load.is_stale:",
+        "unit/cache/test_store.py::test_under_a_doubtful_tag_nothing_is_kept_for_a_while",
+    ),
+    unit(
+        "One query for all who miss at once", "cache/_cache.py",
+        "flight = self._flights.get(question.key)\n        figures", "flight = None\n        figures",
+        "unit/cache/test_cache.py::test_a_thousand_who_miss_at_once_ask_once",
+    ),
+    unit(
+        "A load has nobody's deadline", "cache/_cache.py",
+        "context.run(lanes.without_deadline)", "pass",
+        "unit/cache/test_cache.py::test_who_began_a_load_leaves_no_deadline_to_it",
+    ),
+    unit(
+        "What is made of a cached value depends on what that depends on", "cache/_store.py",
+        "        self.tags.update(tags)\n", "",
+        "unit/cache/test_cache.py::test_a_cached_function_in_another_passes_its_tags_on",
+    ),
+    unit(
+        "Inside a transaction that writes nothing comes from the cache", "cache/_cache.py",
+        "        return not self._is_writing()\n", "        return True\n",
+        "unit/cache/test_cache.py::test_inside_a_transaction_that_writes_nothing_comes_from_the_cache",
+    ),
+    unit(
+        "A transaction that was begun by hand is one", "database.py",
+        "return any(ours) or (self._pool is not None and self._pool.transactions_of_task() > len(ours))",
+        "return any(ours)",
+        "integration/test_cache.py::test_nothing_is_served_inside_a_transaction_that_writes",
+    ),
+    unit(
+        "Invalidations wait for COMMIT", "transaction.py",
+        "        self.tags = {*(self.tags or ()), *tags}\n",
+        "        self._execution.terms.committed(tags, is_certain=True)\n",
+        "integration/test_cache.py::test_a_savepoints_invalidation_waits_for_the_outermost_commit",
+    ),
+    unit(
+        "Settings that a key does not have are refused", "cache/_loading.py",
+        "if reading.settings.get(lowered) != value:", "if False:",
+        "integration/test_cache.py::test_settings_that_the_key_does_not_have_are_refused",
+    ),
+    unit(
+        "Settings are part of the key", "cache/_keys.py",
+        "tuple(sorted(settings.items()))", "()",
+        "unit/cache/test_keys.py::test_function_and_settings_are_part_of_it",
+    ),
+    unit(
+        "Settings by text are refused while loading", "cache/_loading.py",
+        "        check_text(text, self._reading)\n", "",
+        "integration/test_cache.py::test_settings_by_text_are_refused_while_loading",
+    ),
+    unit(
+        "Without a sign of life nothing comes from the cache", "cache/_watcher.py",
+        "return self._heard is not None and now - self._heard < BOUND", "return self._heard is not None",
+        "integration/test_cache_notify.py::test_a_lost_connection_makes_no_answer_older_than_the_bound",
+    ),
+    unit(
+        "What no notification told is found by reading", "cache/_watcher.py",
+        "if missed and not is_first:", "if False:",
+        "integration/test_cache_notify.py::test_what_no_notification_told_is_found_by_reading",
+    ),
+    unit(
+        "A fresh answer has the versions of this moment", "cache/_cache.py",
+        "entry.versions == found and", "",
+        "integration/test_cache_notify.py::test_fresh_misses_nothing_that_was_committed",
+    ),
+    unit(
+        "A table that is written all the time gets no trigger", "cli/cache.py",
+        "if rate is not None and rate > BUSY:", "if False:",
+        "integration/test_cache_notify.py::test_a_table_that_is_written_all_the_time_gets_no_trigger",
+    ),
+    unit(
+        "A statement that waits for a lock keeps no connection from opening", "_hot.py",
+        "await con.prepare_cached(text, _LIMIT)", "await con.prepare_cached(text, 60.0)",
+        "integration/test_prepared.py::test_a_table_that_is_locked_keeps_no_connection_from_opening",
+    ),
 )  # fmt: skip
 
 

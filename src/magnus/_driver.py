@@ -18,6 +18,7 @@ import asyncpg
 from magnus._driver_fast import FastConnection
 from magnus._effects import FULL_RESET
 from magnus._hosts import STAGGER, NoHost, first_of
+from magnus._hot import HotStatements
 from magnus.errors import ConnectError, DatabaseError, OutcomeUnknown, PoolError
 
 if TYPE_CHECKING:
@@ -376,14 +377,19 @@ HAVING count(DISTINCT t.oid) <= 500
 
 class Opener:
     """
-    Opens connections that are ready: types known, socket guarded, proven idle outside any transaction.
+    Opens connections that are ready: types known, hot statements prepared, socket guarded, proven idle outside any
+    transaction.
 
     `arguments` are the driver's, and are set before the first connection. The text that names the types in use is
     asked once and kept until `forget_types`.
+
+    Attributes:
+        hot: What each connection prepares.
     """
 
     def __init__(self, siblings: Callable[[], Iterable[Connection]], connect: Connect = driver_connect) -> None:
         self.arguments: dict[str, Any] = {}
+        self.hot = HotStatements()
         self._siblings = siblings
         self._connect = connect
         self._types: str | None = None
@@ -409,6 +415,7 @@ class Opener:
                 con.siblings = self._siblings
             guard_socket(con)
             await self._learn_types(con)
+            await self.hot.prepare_on(con)
             # A simple query ends whatever introspection left open; the server's answer to it carries the state.
             await con.execute("SELECT 1")
             if con.is_in_transaction():

@@ -52,6 +52,7 @@ class _Direct(_Base):
     _query_loggers: Any
     _stmt_cache: Any
     _stmt_exclusive_section: Any
+    _get_statement: Any
 
     def _cached(self, query: str) -> PreparedStatementState[asyncpg.Record] | None:
         """
@@ -65,6 +66,13 @@ class _Direct(_Base):
         found: PreparedStatementState[asyncpg.Record] | None
         found = self._stmt_cache.get((query, protocol.get_record_class(), False))
         return found
+
+    async def prepare_cached(self, query: str, timeout: float) -> None:
+        """
+        Prepare a statement as its first use would, without running it. It leaves the connection inside an implicit
+        transaction: something that ends it must follow.
+        """
+        await self._get_statement(query, timeout)
 
     async def _recover(self, error: asyncpg.PostgresError | asyncpg.InternalClientError) -> None:
         """

@@ -106,6 +106,8 @@ class DatabaseConfig:
         replicas: Standbys that may answer reads, one connection string for each; `dsn` is the primary's.
         replica_max_lag: Seconds that a standby may be behind and still be asked.
         replica_wait: Seconds that a read waits for a standby to have what it must see, before the primary is asked.
+        prepare: Statements that every connection prepares before it is handed out, word for word as they are sent.
+        prepare_learned: How many more: those that this role sent most often, by pg_stat_statements.
         password: In place of the one in `dsn`; a callable is asked at every connect (rotating credentials).
         reset: "smart": a session is reset as far as what ran on it makes that necessary, often not at all; "always": in
             full after every lease, which costs a round trip.
@@ -153,6 +155,8 @@ class DatabaseConfig:
     leak_limit: float = 600.0
     max_waiting: int = 10_000
     statement_cache_size: int = 256
+    prepare: Sequence[str] = ()
+    prepare_learned: int = 0
     reset: str = "smart"
     pooler: str = "none"
     direct_dsn: str = field(default="", repr=False)
@@ -186,6 +190,7 @@ class DatabaseConfig:
                 raise ConfigError(name, getattr(self, name), f"must be one of {', '.join(words)}")
         for name in ("slow_log_rate", "slow_log_days"):
             self._put(name, _number(name, getattr(self, name)))
+        self._put("prepare", _statements("prepare", self.prepare, self.prepare_learned, self.statement_cache_size))
         self._put("slow_log_redact", _expressions("slow_log_redact", self.slow_log_redact))
         if self.password is not None and not callable(self.password):
             _text("password", self.password, secret=True)
@@ -396,6 +401,7 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
     "slow_log_queue": 1, "slow_log_rows": 0, "cache_bytes": 0,
+    "prepare_learned": 0,
 })  # fmt: skip
 _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
@@ -505,6 +511,15 @@ def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise ConfigError(name, value, "must be a number of at least 0")
     return float(value)
+
+
+def _statements(name: str, found: object, learned: int, size: int) -> tuple[str, ...]:
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise ConfigError(name, found, "must be a sequence of statements")
+    texts = tuple(_text(name, text) for text in found)
+    if len(texts) + learned > size:
+        raise ConfigError(name, len(texts) + learned, f"are more statements than statement_cache_size ({size}) keeps")
+    return texts
 
 
 def _expressions(name: str, found: object) -> tuple[str, ...]:

@@ -491,8 +491,8 @@ class Database(Units):
 
     def get_stats(self) -> dict[str, Any]:
         """
-        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`, `slow_log` where it is on, and
-        `cache` once a cached function was called.
+        Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`; `prepared_statements` while
+        connected, `slow_log` where it is on, `cache` once a cached function was called.
         """
         pool = None if self._pool is None else self._pool.snapshot()
         is_connected = self._pool is not None and self._control is not None and self._control.verdicts.is_ok
@@ -502,6 +502,8 @@ class Database(Units):
         }
         if self._replicas is not None:
             found["replicas"] = self._replicas.figures()
+        if self._pool is not None:
+            found["prepared_statements"] = self._pool.statements()
         if self._slow_log is not None:
             found["slow_log"] = self._slow_log.snapshot()
         cache = self._cache.snapshot()

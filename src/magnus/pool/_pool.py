@@ -147,6 +147,8 @@ class Pool(Operations):
             raise _driver.PoolClosed("the pool was closed; make a new one")
         if not self._is_open:
             self._keeper.opener.arguments = self._config.connect_arguments(os.environ)
+            self._keeper.opener.hot.texts = tuple(self._config.prepare)
+            self._keeper.opener.hot.learn = self._config.prepare_learned
             self._is_open = True
             self._home.settle(self)
             self._keeper.start()
@@ -347,6 +349,13 @@ class Pool(Operations):
         `inside` is how many frames of this library's there are at least above the user's code; this one is none.
         """
         self._custody.hold(lease, self._home.loop, inside + 3)
+
+    def statements(self) -> dict[str, Any]:
+        """
+        Return what there is to say of prepared statements, ready for JSON.
+        """
+        cons = [slot.con for slot in self._state.slots if slot.con is not None]
+        return self._keeper.opener.hot.figures(cons, self._config.statement_cache_size)
 
     def transactions_of_task(self) -> int:
         """
