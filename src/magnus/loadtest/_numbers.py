@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Final
 
@@ -213,6 +214,7 @@ def t_probability(t: float, freedom: float) -> float:
     return 1 - tail if t >= 0 else tail
 
 
+@lru_cache(maxsize=256)
 def t_quantile(p: float, freedom: float) -> float:
     """
     Return the t with P(T <= t) = p, for p in 0.5..1, by bisection.
