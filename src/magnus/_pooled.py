@@ -128,7 +128,7 @@ class PooledExecution(Execution):
         """
         if self.raw.is_in_transaction():
             await super().settle(text, span)
-        elif needs_block(span.server, self.terms.startup_limit, text, attempts=self.attempts):
+        elif needs_block(span.server, self.terms.startup_limit, text, attempts=self._attempts()):
             assert self.trace is not None
             self.trace.saw(text)
             is_begun = False
@@ -138,6 +138,9 @@ class PooledExecution(Execution):
             finally:
                 if not is_begun:
                     self.raw.terminate()
+
+    def _attempts(self) -> int:
+        return 1 if self.unit is None else self.unit.failed + 1
 
     async def run(  # noqa: PLR0917
         self,
