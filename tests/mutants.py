@@ -1070,6 +1070,11 @@ MUTANTS = (
         "await con.prepare_cached(text, _LIMIT)", "await con.prepare_cached(text, 60.0)",
         "integration/test_prepared.py::test_a_table_that_is_locked_keeps_no_connection_from_opening",
     ),
+    unit(
+        "Hot statements are planned before a connection is handed out",
+        "_hot.py", "await _plan(con, text)", "pass",
+        "integration/test_prepared.py::test_they_are_planned_where_the_server_can_and_not_run",
+    ),
 )  # fmt: skip
 
 
