@@ -50,9 +50,9 @@ class PriceModel(pydantic.BaseModel):
 
 
 @pytest.fixture
-def config(dsn):
+def config(target):
     """Few connections, quick probes."""
-    return DatabaseConfig(dsn=dsn, min_pool_size=2, max_pool_size=4, health_check_interval=0.1)
+    return DatabaseConfig(**target, min_pool_size=2, max_pool_size=4, health_check_interval=0.1)
 
 
 @pytest.fixture

@@ -31,9 +31,9 @@ SLOW_COMMIT = """
 
 
 @pytest.fixture
-async def db(dsn):
+async def db(target):
     """A database with a table `t` whose COMMIT can be made to wait."""
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=4)) as found:
+    async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=4)) as found:
         await found.execute(SLOW_COMMIT)
         yield found
 
@@ -251,9 +251,9 @@ async def test_a_cancelled_task_leaves_no_open_transaction(db):
     assert await db.fetchval(COUNT) == 0
 
 
-async def test_a_cancelled_begin_by_hand_meets_nobody_else(dsn):
+async def test_a_cancelled_begin_by_hand_meets_nobody_else(target):
     """The cancel comes too late and the server begins: the next user must not work in that transaction, and lose it."""
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=1)) as db:
+    async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=1)) as db:
 
         async def work():
             async with db.acquire() as con:
