@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from magnus.embedded import Cluster
     from tests.pgbouncer import Pooler
-    from tests.servers import BackgroundLoop
+    from tests.servers import BackgroundLoop, Databases
 
 WAYS: Final = ("direct", "pooler")
 SERVER_CONNECTIONS: Final = 20
@@ -80,17 +80,34 @@ def way(request: pytest.FixtureRequest) -> str:
     return found
 
 
+@pytest.fixture(scope="session")
+def pooled_database(databases: Databases, background_loop: BackgroundLoop, server: Cluster) -> Iterator[str]:
+    """
+    The database of all tests that go through the pooler; its sessions have the limits that docs/pgbouncer.md gives to
+    the role.
+    """
+    with databases.fresh() as name:
+        background_loop.run(_limit(server, name))
+        yield name
+
+
+@pytest.fixture
+def emptied(pooled_database: str, background_loop: BackgroundLoop, server: Cluster) -> str:
+    """
+    That database without what the test before left, but for its idle sessions, which are the pooler's.
+    """
+    background_loop.run(_empty(server, pooled_database))
+    return pooled_database
+
+
 @pytest.fixture
 def target(way: str, request: pytest.FixtureRequest, dsn: str, database: str) -> dict[str, Any]:
     """
-    What a `DatabaseConfig` needs to reach `database` by this way; through the pooler its sessions have the limits that
-    docs/pgbouncer.md gives to the role.
+    What a `DatabaseConfig` needs to reach `database` by this way.
     """
     if way == "direct":
         return {"dsn": dsn}
     pooler: Pooler = request.getfixturevalue("shared_pooler")
-    loop: BackgroundLoop = request.getfixturevalue("background_loop")
-    loop.run(_limit(request.getfixturevalue("server"), database))
     return {"dsn": pooler.dsn(database), "pooler": "transaction", "direct_dsn": dsn}
 
 
@@ -99,3 +116,12 @@ async def _limit(server: Cluster, database: str) -> None:
     async with server.connect(database=database) as con:
         for name, value in limits.items():
             await con.execute(f"ALTER DATABASE {database} SET {name} = '{value}'")
+
+
+async def _empty(server: Cluster, database: str) -> None:
+    async with server.connect(database=database) as con:
+        await con.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND state <> 'idle'"
+        )
+        await con.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE EXTENSION pg_stat_statements")
