@@ -178,6 +178,11 @@ class PooledExecution(Execution):
         finally:
             self.limit = outside
 
+    async def begin_savepoint(self, name: str, mode: TransactionMode, timeout: float | None) -> None:
+        if self.checks is not None:
+            self.checks[1](mode.settings)
+        await super().begin_savepoint(name, mode, timeout)
+
 
 def terms_behind(terms: Terms, config: DatabaseConfig, default: float) -> Terms:
     """

@@ -141,7 +141,7 @@ def lines_of(sizes: Sizes, clients: Clients, server: Server) -> Iterator[Line]:
     yield Line("max_db_connections", str(sizes.total), "for all roles together")
     yield Line(
         "max_client_conn", f"{served:.0f}",
-        f"{clients.processes} processes with pools of {clients.pool_size}, and ten; each takes a file descriptor",
+        f"{clients.processes} x {clients.pool_size} (processes x their pools) + 10; each takes a file descriptor",
     )  # fmt: skip
     yield Line(
         "query_wait_timeout", str(longest), "above the slowest lane: the service ends its waiting itself, in time"
