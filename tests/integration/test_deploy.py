@@ -46,7 +46,7 @@ async def test_the_server_starts_with_patronis_settings(patroni, pg_version):
         assert await con.fetchval("SELECT count(*) FROM pg_file_settings WHERE error IS NOT NULL") == 0
 
 
-def test_haproxys_file_asks_patroni_for_the_role_of_the_same_members(patroni):
+def test_haproxys_file_asks_patroni_for_the_role_of_the_same_members(patroni, tmp_path):
     """The primary by its lease, a standby by its lag; whoever lost its role loses its sessions."""
     text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
     sections = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
@@ -57,7 +57,7 @@ def test_haproxys_file_asks_patroni_for_the_role_of_the_same_members(patroni):
     port = patroni["restapi"]["listen"].rpartition(":")[2]
     members = re.findall(r"server (\w+) (\w+):5432 check port (\d+)", text)
     assert members == [(name, name, port) for name in ("db1", "db2", "db3")] * 2
-    if shutil.which("haproxy"):
-        subprocess.run(
-            ["haproxy", "-c", "-f", str(DEPLOY / "haproxy" / "haproxy.cfg")], check=True, capture_output=True
-        )
+    if program := shutil.which("haproxy"):  # it resolves the members' names at once, and here are none
+        there = tmp_path / "haproxy.cfg"
+        there.write_text(re.sub(r" db\d:5432", " 127.0.0.1:5432", text))
+        subprocess.run([program, "-c", "-f", str(there)], check=True, capture_output=True)

@@ -180,11 +180,15 @@ async def test_listeners_and_named_statements_of_the_driver_are_refused(db):
             await con.add_listener("x", print)
         with pytest.raises(NeedsSession):
             await con.prepare("SELECT 1", name="mine")
+    assert await db.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
 
 
 async def test_a_write_declared_a_read_is_refused(db):
-    """It gets a READ ONLY transaction, as its text is no query."""
+    """It gets a READ ONLY transaction, as its text is no query, or calls what nobody knows."""
     await db.execute("CREATE TABLE t (a int)")
+    await db.execute("CREATE FUNCTION sneak() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING 1'")
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await db.fetchval("SELECT sneak()", read=True)
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         await db.fetchval("INSERT INTO t VALUES (1) RETURNING a", read=True)
     assert await db.fetchval("SELECT count(*) FROM t") == 0

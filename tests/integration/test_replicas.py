@@ -101,6 +101,18 @@ async def test_inside_a_transaction_that_may_write_every_read_goes_to_the_primar
             assert await db.fetchval(IS_STANDBY, read=True)
 
 
+async def test_a_primary_among_the_replicas_is_passed_over(trio):
+    """So a service may name all members, whatever they are at the moment."""
+    primary, standbys = trio
+    async with connected(primary, [primary, *standbys]) as db:
+        await usable(db, 2)
+        with db.reads_after():
+            for _ in range(20):
+                assert await db.fetchval(IS_STANDBY, read=True)
+        assert reads(db)[0] == 0
+        assert [event.name for event in db.seen].count("database_replica_ready") == 2
+
+
 async def test_what_was_written_is_seen_by_the_next_read(db):
     """By statements, transactions and leases; each reader's own, over two standbys that lag."""
 
