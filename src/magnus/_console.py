@@ -9,7 +9,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from magnus import _driver
+from magnus import _driver, _dsn
 from magnus._simple import simple_rows
 from magnus.errors import ConnectError, DatabaseError
 
@@ -73,7 +73,9 @@ class Console:
         """
         try:
             async with asyncio.timeout(_ANSWER):
-                con = self._con = self._con or await self._open()
+                if self._con is None or self._con.is_closed():
+                    self._con = await self._open()
+                con = self._con
                 rows = await simple_rows(con, "SHOW POOLS")
         except Exception as error:  # noqa: BLE001  # whatever it is, there are no figures
             self._drop()
@@ -89,9 +91,10 @@ class Console:
             await asyncio.sleep(self._config.health_check_interval)
 
     async def _open(self) -> Connection:
-        config = self._config
-        arguments = config.replace(dsn=config.pooler_admin_dsn).connect_arguments(os.environ)
-        con = await self._connect(**arguments)
+        config = self._config.replace(dsn=self._config.pooler_admin_dsn)
+        if _dsn.parse(config.dsn).password is not None:  # that of a role of its own
+            config = config.replace(password=None)
+        con = await self._connect(**config.connect_arguments(os.environ))
         _driver.guard_socket(con)
         return con
 
