@@ -199,8 +199,24 @@ MUTANTS = (
     ),
     codel(
         "Who has too little time for the usual service is not begun in a queue that stands",
-        " and not self._is_hopeless(deadline, now)", "",
-        "test_who_has_less_time_than_the_median_service_is_shed_first",
+        " and not self._is_short(since, deadline, now)", "",
+        "test_who_has_less_time_than_nine_of_ten_services_take_is_shed_first",
+    ),
+    Mutant(
+        "No slot is wasted on who will run out of time on it, though it must not be shed",
+        f"{POOL}/_lanes.py", "return codel.is_hopeless(", "return False and codel.is_hopeless(",
+        (f"{UNIT}/test_brown_out.py::test_service_is_back_within_two_seconds_of_a_brown_out",),
+    ),
+    codel(
+        "Who has half of its time left is not hopeless",
+        "min(self._needed, _MOST * (deadline - since))", "self._needed",
+        "test_nobody_is_hopeless_who_has_half_of_its_time_left",
+    ),
+    codel(
+        "Nobody is hopeless while all will be served",
+        "return self._is_short(since, deadline, now) and self._is_somebody_lost(behind, left, now)",
+        "return self._is_short(since, deadline, now)",
+        "test_nobody_is_hopeless_where_all_will_be_served_or_the_queue_does_not_stand_or_without_a_deadline",
     ),
     state(
         "A release frees the slot and its place in the lanes",

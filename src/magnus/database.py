@@ -635,14 +635,14 @@ class Database(Units):
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         return self._execution(pool, lease, self._terms)
 
-    async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
+    async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool, inside: int = 2) -> Execution:
         """
-        Take a lease for user code, which may keep it: it is watched.
+        Take a lease for user code, which may keep it: it is watched. `inside`: see `Pool.hold`.
         """
         pool = self._open_pool()
         wanted = self._terms.limits[lane].server
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
-        pool.hold(lease, inside=2)
+        pool.hold(lease, inside)
         reading = loading.get()
         if reading is not None and not self._config.is_pooled:
             return KeyedExecution(pool, lease, self._terms, reading)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from magnus.lanes import QueryPriority
     from magnus.observe import Event
     from magnus.pool import Lease
-    from magnus.retry import Rights
+    from magnus.retry import Attempts, Rights
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
@@ -535,6 +535,7 @@ class Replicas:
         deadline: float,
         transaction: Transaction,
         wait: float | None = None,
+        unit: Attempts | None = None,
     ) -> Execution:
         """
         Begin a transaction: one that is READ ONLY on a standby that may answer it, every other by `primary`.
@@ -542,7 +543,7 @@ class Replicas:
         is_for_standby = mode.readonly and mode.isolation != "serializable" and not mode.deferrable
         member = await self.pick(deadline) if is_for_standby and not transaction.first else None
         if member is not None:
-            lane = lanes.resolve(priority)
+            lane, now = lanes.resolve(priority), self._clock.now()
             try:
                 execution = await member.lend(lane, wait or deadline, is_named=lanes.is_named(priority))
                 transaction.tag = await self._begun(execution, mode, timeout, deadline)
@@ -552,8 +553,9 @@ class Replicas:
                 member.suspect()
             else:
                 member.reads += 1
+                execution.asked_at, execution.unit = now, unit
                 return execution
-        return await primary(mode, priority, timeout, deadline, transaction, wait)
+        return await primary(mode, priority, timeout, deadline, transaction, wait, unit)
 
     @staticmethod
     async def _begun(execution: Execution, mode: TransactionMode, timeout: float | None, deadline: float) -> str:

@@ -115,7 +115,7 @@ class Operations:
         """
         Take note that a lease's holder ran out of time before its work was done.
         """
-        self._state.wasted(lease.slot)
+        self._state.wasted(lease.slot, self._now())
 
     def refused_write(self, lease: Lease) -> None:
         """
