@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ async def _end(reader: asyncio.StreamReader, stop: asyncio.Event) -> None:
 
 
 def _ready() -> None:
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
 
 
 async def _work(run: Callable[[], Any], asked: dict[str, Any], stop: asyncio.Event, done: Counter[str]) -> None:
@@ -87,7 +89,7 @@ async def _plain(asked: dict[str, Any], stop: asyncio.Event) -> dict[str, Any]:
             await asyncio.sleep(0.2)
         else:
             _ready()
-            run = lambda: pool.execute("SELECT pg_sleep($1)", asked["sleep"], timeout=30.0)  # noqa: E731
+            run = partial(pool.execute, "SELECT pg_sleep($1)", asked["sleep"], timeout=30.0)
             await asyncio.gather(*(_work(run, asked, stop, done) for _ in range(asked["workers"])))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(pool.close(), 5.0)
@@ -126,7 +128,7 @@ async def _magnus(asked: dict[str, Any], stop: asyncio.Event) -> dict[str, Any]:
     _ready()
     if asked["listen"]:
         await answer(db)
-    run = lambda: db.execute("SELECT pg_sleep($1)", asked["sleep"])  # noqa: E731
+    run = partial(db.execute, "SELECT pg_sleep($1)", asked["sleep"])
     await asyncio.gather(*(_work(run, asked, stop, done) for _ in range(asked["workers"])))
     stats = db.get_stats()
     await db.close()
@@ -145,12 +147,16 @@ class Instance:
 
     process: asyncio.subprocess.Process
 
-    async def ready(self) -> None:
+    async def is_ready(self, patience: float) -> bool:
+        """
+        Wait until it is open; False: it is not within `patience` seconds.
+        """
         assert self.process.stdout is not None
-        async with asyncio.timeout(_BOUND):
-            line = await self.process.stdout.readline()
-        if line != b"ready\n":
-            raise RuntimeError(f"the process did not start: {line!r}")
+        try:
+            async with asyncio.timeout(patience):
+                return await self.process.stdout.readline() == b"ready\n"
+        except TimeoutError:
+            return False
 
     async def stop(self) -> dict[str, Any]:
         """
@@ -175,7 +181,8 @@ class Instance:
 @dataclass
 class Fleet:
     """
-    Processes of one kind on one server. `most` is how many connections all of them ever had, by what was seen.
+    Processes of one kind on one server. `most` is how many connections all of them ever had, by what was seen;
+    `late` are processes that were not open within `patience` seconds.
     """
 
     server: Cluster
@@ -189,6 +196,8 @@ class Fleet:
     pause: float = 0.01
     interval: float = 1.0
     listen: bool = False
+    patience: float = _BOUND
+    late: int = 0
     instances: list[Instance] = field(default_factory=list)
     said: list[dict[str, Any]] = field(default_factory=list)
     held: int = 0
@@ -196,18 +205,21 @@ class Fleet:
 
     async def start(self, number: int = 1) -> list[Instance]:
         """
-        Start so many processes at once; return them when all are ready.
+        Start so many processes at once; return them when all are ready, or have had time enough.
         """
         started = await asyncio.gather(*(self._spawn() for _ in range(number)))
         self.instances += started
-        await asyncio.gather(*(each.ready() for each in started))
+        ready = await asyncio.gather(*(each.is_ready(self.patience) for each in started))
+        self.late += ready.count(False)
         return started
 
     async def _spawn(self) -> Instance:
         names = ("dsn", "kind", "fleet_size", "min", "max", "workers", "sleep", "pause", "interval", "listen")
         asked = json.dumps({name: getattr(self, name) for name in names})
         pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(sys.executable, __file__, asked, stdin=pipe, stdout=pipe, cwd=ROOT)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, asked, stdin=pipe, stdout=pipe, cwd=ROOT
+        )
         return Instance(process)
 
     async def stop(self, instances: Sequence[Instance] | None = None) -> None:
@@ -277,4 +289,4 @@ class Fleet:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_instance(json.loads(sys.argv[1])))), flush=True)
+    sys.stdout.write(json.dumps(asyncio.run(_instance(json.loads(sys.argv[1])))) + "\n")
