@@ -96,7 +96,7 @@ async def measure(name: str, server: Cluster, options: argparse.Namespace) -> tu
         kind="asyncpg" if name == "asyncpg.Pool" else "magnus",
         fleet_size=options.processes + AT_ONCE if is_shared else 0,
         listen=name != "asyncpg.Pool",
-        patience=30.0 if is_shared else 10.0,
+        patience=30.0 if is_shared else 5.0,
         sleep=0.1,
         interval=5.0,
     )

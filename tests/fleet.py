@@ -127,7 +127,8 @@ async def _magnus(asked: dict[str, Any], stop: asyncio.Event) -> dict[str, Any]:
     await db.connect(wait=False)
     _ready()
     if asked["listen"]:
-        await answer(db)
+        with contextlib.suppress(TimeoutError):  # nobody was let in; the listener begins all the same
+            await answer(db)
     run = partial(db.execute, "SELECT pg_sleep($1)", asked["sleep"])
     await asyncio.gather(*(_work(run, asked, stop, done) for _ in range(asked["workers"])))
     stats = db.get_stats()
@@ -167,14 +168,15 @@ class Instance:
         async with asyncio.timeout(_BOUND):
             out, _ = await self.process.communicate()
         lines = out.decode().splitlines()
-        found: dict[str, Any] = json.loads(lines[-1])
+        found: dict[str, Any] = json.loads(lines[-1]) if self.process.returncode == 0 else {"crashed": 1}
         return found
 
     async def kill(self) -> None:
         """
         End it without a word (SIGKILL).
         """
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
         await self.process.wait()
 
 
