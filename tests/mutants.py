@@ -560,7 +560,7 @@ MUTANTS = (
     ),
     slow_log(
         "The log has a connection of its own", "database.py",
-        "SlowLog(config, notify=self._notify, clock=self._clock)",
+        "SlowLog(config, notify=self._notify, clock=self._clock, turn=turn)",
         "SlowLog(config, notify=self._notify, clock=self._clock, connect=lambda **_: self._acquire(None, None))",
         "integration/test_slow_log.py::test_the_log_has_a_connection_of_its_own",
     ),

@@ -70,6 +70,8 @@ class DatabaseConfig:
         dsn: URI, `key=value` pairs or `service=name`; empty: libpq's environment (PGHOST, PGUSER …).
         min_pool_size: Connections that are kept open.
         max_pool_size: Connections that are never exceeded.
+        fleet_size: Instances that will ever use the server at the same time, those of a new version beside the old ones
+            included: each takes its share of the server's connections, and no more. 0: `max_pool_size` alone counts.
         connect_timeout: For one connection to one host, from the first packet to the end of its set-up.
         command_timeout: Limit of lane NORMAL, on the client.
         statement_timeout: The session's limit on the server; not given, it is `command_timeout`.
@@ -129,6 +131,7 @@ class DatabaseConfig:
     dsn: str = field(default="", repr=False)
     min_pool_size: int = 5
     max_pool_size: int = 30
+    fleet_size: int = 0
     connect_timeout: float = 5.0
     command_timeout: float = 30.0
     statement_timeout: float = None  # type: ignore[assignment]  # always a float after __post_init__
@@ -410,7 +413,7 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
     "slow_log_queue": 1, "slow_log_rows": 0, "cache_bytes": 0,
-    "prepare_learned": 0,
+    "prepare_learned": 0, "fleet_size": 0,
 })  # fmt: skip
 _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
@@ -499,6 +502,9 @@ def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:
             raise ConfigError(name, "***", 'is for pooler="transaction" only; without a pooler dsn is direct')
     if not config.is_pooled:
         return
+    if config.fleet_size:
+        reason = "shares connections of the service's own; behind a pooler the pooler's default_pool_size limits them"
+        raise ConfigError("fleet_size", config.fleet_size, reason)
     if config.cache_notify and not config.direct_dsn:
         raise ConfigError("cache_notify", config.cache_notify, "listens, so behind a pooler it needs direct_dsn")
     settings = {**asked, **config.server_settings}

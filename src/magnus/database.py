@@ -14,13 +14,14 @@ from weakref import WeakKeyDictionary
 
 from magnus import lanes
 from magnus._backoff import Budget
-from magnus._beside import Questions
+from magnus._beside import Questions, Turn
 from magnus._clock import MonotonicClock
 from magnus._console import Console
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
 from magnus._execution import Execution
 from magnus._figures import Distributions, QueryStats, pool_figures
+from magnus._fleet import Fleet
 from magnus._learning import Learner
 from magnus._pooled import PooledExecution, look, terms_behind
 from magnus._pooler import advice, misjudged
@@ -96,8 +97,12 @@ class Database(Units):
         self._has_served = False
         self._stats = QueryStats(config.slow_query_threshold)
         self._clock: Clock = _CLOCK
-        self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
-        self._questions = Questions(config, "catalogue")
+        self._turn = turn = Turn()
+        self._slow_log: SlowLog | None = None
+        if config.slow_log != "off":
+            self._slow_log = SlowLog(config, notify=self._notify, clock=self._clock, turn=turn)
+        self._questions = Questions(config, "catalogue", turn=turn)
+        self._fleet: Fleet | None = None
         # Behind a pooler there is no session to reset, so nothing need be known of what statements leave there.
         is_smart = config.reset == "smart" and not config.is_pooled
         self._learner = Learner(self._questions.ask) if is_smart else None
@@ -180,8 +185,16 @@ class Database(Units):
     async def _open(self, *, wait: bool) -> None:
         pool = Pool(self._config, notify=self._heard, clock=self._clock)
         pool.tap(self._took if self._watchers else None)
+        self._turn.reset()
+        fleet = self._fleet_of(pool)
         control = Control(
-            self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot, refused=pool.refused
+            self._config,
+            notify=self._notify,
+            clock=self._clock,
+            snapshot=pool.snapshot,
+            refused=pool.refused,
+            purpose=str if fleet is None else fleet.purpose,
+            look=None if fleet is None else fleet.read,
         )
         is_open = False
         try:
@@ -191,6 +204,7 @@ class Database(Units):
                 raise error
             if is_up:
                 await self._look(control)
+                await control.look_around()
             await pool.open()
             if is_up:
                 await pool.warmup(self._config.min_pool_size)
@@ -199,7 +213,7 @@ class Database(Units):
             if not is_open:
                 await control.close()
                 await pool.close(0.0)
-        self._pool, self._control = pool, control
+        self._pool, self._control, self._fleet = pool, control, fleet
         self._is_draining = self._has_served = False
         control.start()
         if self._console is not None:
@@ -217,6 +231,17 @@ class Database(Units):
             watch_forks(self._questions)
             self._learner.start()
         self._cache.open()
+
+    def _fleet_of(self, pool: Pool) -> Fleet | None:
+        """
+        Return what sees the other instances; None where the control connection is a pooler's, on any of its sessions.
+        """
+        if self._config.is_pooled and not self._config.direct_dsn:
+            return None
+        fleet = Fleet(self._config, notify=self._notify, clock=self._clock, size=lambda: pool.sizes, limit=pool.limit)
+        if fleet.is_sharing:
+            pool.limit(1)  # until the share is known
+        return fleet
 
     async def _look(self, control: Control) -> None:
         """
@@ -262,17 +287,17 @@ class Database(Units):
         try:
             await pool.close(timeout)
         finally:
+            if self._learner is not None:
+                await self._learner.close()  # first: what the log still writes may wait for its turn
             if self._slow_log is not None:
                 await self._slow_log.close()
             if self._console is not None:
                 await self._console.close()
-            if self._learner is not None:
-                await self._learner.close()
             if self._replicas is not None:
                 await self._replicas.close()
             await self._cache.close()
             pool.tap(None)  # what it did not tell yet is told
-            self._pool = self._control = None
+            self._pool = self._control = self._fleet = None
             await control.close()
 
     async def __aenter__(self) -> Self:
@@ -510,6 +535,9 @@ class Database(Units):
             "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
             "pool_stats": pool_figures(pool, is_connected=is_connected, max_size=self._config.max_pool_size),
         }
+        fleet = None if self._fleet is None else self._fleet.figures()
+        if fleet is not None:
+            found["fleet"] = fleet
         if self._replicas is not None:
             found["replicas"] = self._replicas.figures()
         if self._console is not None:

@@ -343,7 +343,8 @@ async def test_a_lost_control_connection_is_noticed_at_once(dsn):
     async with Database(config, observers=[seen.append]) as db:
         other = await asyncpg.connect(dsn)
         await other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ava_trading_platform'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name LIKE 'ava\\_trading\\_platform (magnus %'"
         )
         await until(lambda: asyncio.sleep(0, len(seen) == 2))
         await other.close()
@@ -365,7 +366,8 @@ async def test_a_loss_in_the_middle_of_a_reading_of_the_catalogue_is_noticed_at_
         await until(lambda: other.fetchval(*reading))
 
         await other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ava_trading_platform'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name LIKE 'ava\\_trading\\_platform (magnus %'"
         )
         await until(lambda: asyncio.sleep(0, len(seen) == 2))
         assert [event.name for event in seen] == ["database_health_check_failed", "database_health_check_recovered"]
