@@ -507,7 +507,7 @@ def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:
         raise ConfigError("fleet_size", config.fleet_size, reason)
     for name in ("prepare", "prepare_learned"):
         if getattr(config, name):
-            reason = "would be kept by a session that is somebody else's next; behind a pooler nothing is prepared before"
+            reason = "would be kept by a session that is somebody else's next: leave it out behind a pooler"
             raise ConfigError(name, getattr(config, name), reason)
     if config.cache_notify and not config.direct_dsn:
         raise ConfigError("cache_notify", config.cache_notify, "listens, so behind a pooler it needs direct_dsn")
