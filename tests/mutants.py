@@ -135,7 +135,7 @@ MUTANTS = (
     ),
     Mutant(
         "Only who may be shed is shed",
-        f"{POOL}/_lanes.py", " or not waiter.may_be_shed", "",
+        f"{POOL}/_lanes.py", "if not waiter.may_be_shed:", "if False:",
         (f"{UNIT}/test_codel.py::test_who_named_no_lane_is_not_shed",),
     ),
     Mutant(
@@ -154,17 +154,17 @@ MUTANTS = (
     ),
     codel(
         "A queue that stands is cut where a longer wait is worthless",
-        "return self.is_eager or (", "return (",
+        "return self.is_eager or self", "return self",
         "test_a_queue_that_stands_is_cut_where_a_longer_wait_is_worthless",
     ),
     codel(
         "A queue that cannot be served in time is cut",
-        "(left is not None and behind", "(left is None and behind",
+        "return left is not None and behind", "return left is None and behind",
         "test_a_queue_that_stands_is_cut_when_its_newest_would_come_too_late",
     ),
     codel(
         "Saturation alone refuses nobody",
-        "return self.is_eager or (", "return True or (",
+        "return self.is_eager or self", "return True or self",
         "test_a_queue_that_stands_is_let_be_when_all_will_be_served",
     ),
     codel(
