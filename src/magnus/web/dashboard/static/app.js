@@ -151,6 +151,8 @@ function verdicts(server, findings) {
     const health = last.health;
     rows.push(health.reason ? ["error", `Not ready: ${health.reason}`] : ["good", "Ready: the database answers and the pool hands out connections"]);
     if (last.stats.pool_stats.is_failing) rows.push(["error", "The pool opens no connections: one attempt at a time, see Events"]);
+    const fleet = last.stats.fleet;
+    if (fleet?.state === "over") rows.push(["warning", `${fleet.instances} instances may open ${fleet.connections} connections, ${fleet.budget} are there for them`]);
     const point = tail();
     if (point && point.used / point.max > 0.9) rows.push(["warning", `Pool ${percent(point.used / point.max)} in use, ${point.waiting} waiting`]);
   }
@@ -192,7 +194,7 @@ const pages = {
   },
   pool() {
     if (!known.last.has_pool) return { node: [el("h1", {}, "Pool"), soft("This dashboard watches a server, not a service: there is no pool here. Mount it in a service to see its pool.")], update() {} };
-    const lanes = el("div");
+    const lanes = el("div"); const fleet = el("div");
     const drawn = charts([
       ...poolCharts(),
       chart("In use, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.used])),
@@ -203,8 +205,10 @@ const pages = {
       chart("Given a second, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.acquired])),
     ]);
     return {
-      node: [el("h1", {}, "Pool"), lanes, el("p"), drawn.grid],
+      node: [el("h1", {}, "Pool"), lanes, el("p"), fleet, el("p"), drawn.grid],
       update() {
+        const seen = known.last.stats.fleet;
+        fleet.replaceChildren(...(seen?.instances ? [card("All instances on this server", table([["instances", (r) => whole(r.instances), "n"], ["may open", (r) => whole(r.connections), "n"], ["are there for them", (r) => whole(r.budget), "n"], ["limited by", (r) => r.limit], ["used by others", (r) => whole(r.others), "n"], ["reserved", (r) => whole(r.reserved), "n"], ["this pool", (r) => `${r.pool_size} of ${r.max_pool_size}`, "n"], ["beside it", (r) => whole(r.beside), "n"]], [seen], ""))] : []));
         const stats = known.last.stats.pool_stats;
         const rows = Object.entries(stats.lanes);
         lanes.replaceChildren(card("Lanes since the start", table([["lane", (r) => r[0]], ["in use", (r) => whole(r[1].used), "n"], ["may use", (r) => whole(r[1].cap), "n"], ["waiting", (r) => whole(r[1].waiting), "n"], ["served", (r) => whole(r[1].acquired), "n"], ["timed out", (r) => whole(r[1].timeouts), "n"], ["refused", (r) => whole(r[1].rejected), "n"], ["wait p50", (r) => ms(r[1].wait_p50_ms), "n"], ["p95", (r) => ms(r[1].wait_p95_ms), "n"], ["p99", (r) => ms(r[1].wait_p99_ms), "n"]], rows, "The pool is not open.")));
