@@ -16,6 +16,7 @@ from magnus import lanes
 from magnus._backoff import Budget
 from magnus._beside import Questions, Turn
 from magnus._clock import MonotonicClock
+from magnus._console import Console
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
 from magnus._execution import Execution
@@ -106,6 +107,7 @@ class Database(Units):
         is_smart = config.reset == "smart" and not config.is_pooled
         self._learner = Learner(self._questions.ask) if is_smart else None
         self._execution: type[Execution] = PooledExecution if config.is_pooled else Execution
+        self._console = Console(config) if config.is_pooled else None
         self._is_looked_at = False
         self._looking: asyncio.Task[None] | None = None
         self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
@@ -214,6 +216,9 @@ class Database(Units):
         self._pool, self._control, self._fleet = pool, control, fleet
         self._is_draining = self._has_served = False
         control.start()
+        if self._console is not None:
+            watch_forks(self._console)
+            self._console.start()
         if self._replicas is not None:
             watch_forks(self._replicas)
             await self._replicas.open()
@@ -286,6 +291,8 @@ class Database(Units):
                 await self._learner.close()  # first: what the log still writes may wait for its turn
             if self._slow_log is not None:
                 await self._slow_log.close()
+            if self._console is not None:
+                await self._console.close()
             if self._replicas is not None:
                 await self._replicas.close()
             await self._cache.close()
@@ -466,9 +473,11 @@ class Database(Units):
     def reads_after(self, key: str | None = None, *, token: str | None = None) -> Iterator[None]:
         """
         Let reads inside see what was written inside, or anywhere under the same `key` in this process (an account's),
-        and what `token` names. Without such a scope a read sees all that was written by this process.
+        and what `token` names; inside another such scope also what that must see. Without one a read sees all that was
+        written by this process.
 
-        A `token` that is none is ignored. Without standbys every read sees everything.
+        A `token` that is none is ignored, with the event `database_read_token_ignored`; one of a place that nobody
+        wrote sends reads to the primary. Without standbys every read sees everything.
         """
         if self._replicas is None:
             yield
@@ -517,7 +526,8 @@ class Database(Units):
     def get_stats(self) -> dict[str, Any]:
         """
         Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`; `prepared_statements` while
-        connected, `slow_log` where it is on, `cache` once a cached function was called.
+        connected, `slow_log` where it is on, `cache` once a cached function was called, `replicas` and `pooler` where
+        there are some.
         """
         pool = None if self._pool is None else self._pool.snapshot()
         is_connected = self._pool is not None and self._control is not None and self._control.verdicts.is_ok
@@ -530,6 +540,8 @@ class Database(Units):
             found["fleet"] = fleet
         if self._replicas is not None:
             found["replicas"] = self._replicas.figures()
+        if self._console is not None:
+            found["pooler"] = self._console.figures()
         if self._pool is not None:
             found["prepared_statements"] = self._pool.statements()
         if self._slow_log is not None:
@@ -647,7 +659,7 @@ class Database(Units):
         if reading is not None and not self._config.is_pooled:
             return KeyedExecution(pool, lease, self._terms, reading)
         if self._replicas is not None:
-            return NotedExecution(pool, lease, self._terms, self._replicas.mark())
+            return NotedExecution(pool, lease, self._terms, self._replicas.reader())
         execution = self._execution(pool, lease, self._terms)
         if reading is not None and isinstance(execution, PooledExecution):
             execution.checks = checks_of(reading)

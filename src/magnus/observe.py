@@ -206,6 +206,18 @@ class ReplicaLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadTokenIgnored(Event):
+    """
+    A client came with a read token that is none, and reads without it; told once a minute at most. `count` is how many
+    were ignored since the start.
+    """
+
+    name: ClassVar[str] = "database_read_token_ignored"
+    level: ClassVar[str] = "warning"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryTimedOut(Event):
     """
     A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, without
