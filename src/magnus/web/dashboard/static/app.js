@@ -215,7 +215,7 @@ const pages = {
       chart("Given a second, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.acquired])),
     ]);
     return {
-      node: [el("h1", {}, "Pool"), lanes, el("p"), others, drawn.grid],
+      node: [el("h1", {}, "Pool"), lanes, el("p"), others, el("p"), drawn.grid],
       update() {
         others.replaceChildren(...behind(known.last.stats));
         const stats = known.last.stats.pool_stats;
