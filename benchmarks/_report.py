@@ -136,7 +136,7 @@ class Report:
     def __init__(self, title: str, options: argparse.Namespace, facts: dict[str, str]) -> None:
         self._path: Path | None = options.json
         self._is_quick: bool = options.quick
-        shown = {name: str(value) if name == "json" else value for name, value in vars(options).items()}
+        shown = {name: value.name if isinstance(value, Path) else value for name, value in vars(options).items()}
         self._found: dict[str, Any] = {
             "title": title, "environment": facts, "options": shown, "tables": [], "goals": [],
         }  # fmt: skip
