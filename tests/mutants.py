@@ -983,7 +983,7 @@ MUTANTS = (
         "Something is kept back, so that a newcomer is let in and seen", "_shares.py",
         "kept = ceil(self.most * _ROOM)",
         "kept = 0",
-        "unit/test_fleet.py::test_who_shares_has_its_share_and_says_so",
+        "unit/test_shares.py::test_a_limit_of_the_role_makes_the_share_smaller",
     ),
     unit(
         "What is not known yet is the least", "database.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magnus._beside import named
@@ -39,6 +39,7 @@ def server(max_connections=100, reserved=3, *, role=-1, database=-1):
 # --- what an instance says of itself
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=80),
     st.integers(1, 999),
@@ -113,6 +114,7 @@ groups = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(groups, max_size=12))
 def test_every_session_is_somebodys(found):
     """What others hold is never more than there is, and with what instances answer for it is all there is."""
@@ -122,6 +124,7 @@ def test_every_session_is_somebodys(found):
     assert total - account.others <= account.announced
 
 
+@settings(deadline=None)
 @given(st.lists(groups, max_size=12), st.integers(0, 20))
 def test_strangers_are_felt_one_by_one(found, more):
     """Each takes one from the budget."""
@@ -168,6 +171,7 @@ def test_the_advice_is_the_size_with_which_all_would_fit():
 # --- the share
 
 
+@settings(deadline=None)
 @given(
     most=st.integers(10, 2000), others=st.integers(0, 50), number=st.integers(1, 200), spare=st.integers(0, 50),
     beside=st.integers(1, 4), fixed=st.integers(0, 3),
@@ -184,6 +188,7 @@ def test_shares_never_exceed_the_budget(most, others, number, spare, beside, fix
         assert number * (size + beside) + 12 * fixed <= most - others
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_more_instances_than_expected_share_among_more(there, expected):
     """So they fit, when somebody counted wrong."""
@@ -221,6 +226,7 @@ def test_a_share_shrinks_at_once_and_grows_late():
     assert share.settle(8, 35.0) == 6, "no more than was allowed all the time"
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0.1, 10.0)), min_size=1, max_size=40))
 def test_a_share_is_never_above_what_is_allowed(steps):
     """At no moment."""
