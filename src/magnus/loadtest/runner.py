@@ -7,7 +7,7 @@ import contextlib
 import multiprocessing
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus.errors import ConfigError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
 
     from magnus.loadtest._pacer import Pacer
-    from magnus.loadtest.workload import Client
+    from magnus.loadtest.workload import Client, Workload
 
 _EARLY: Final = 0.5  # seconds between the last process' readiness and the first request
 _REPORTED: Final = 0.5
@@ -68,10 +68,17 @@ async def run(load: Load, on_progress: Callable[[float, int, int], None] | None 
         RuntimeError: a process died.
     """
     workload = find(load.workload, load.target.options)
-    await workload.prepare(load.target)
-    if load.processes == 1:
-        return await _one(load, 0, None, on_progress)
-    return await _several(load, on_progress)
+    load = replace(load, target=await workload.prepare(load.target) or load.target)
+    samples = await (_one(load, 0, None, on_progress) if load.processes == 1 else _several(load, on_progress))
+    samples.notes = notes_of(workload)
+    return samples
+
+
+def notes_of(workload: Workload) -> tuple[str, ...]:
+    """
+    Return what a workload has to say of what it sends, once it is prepared.
+    """
+    return tuple(getattr(workload, "notes", ()))
 
 
 async def send(load: Load, client: Client, weights: Mapping[str, float]) -> Samples:
