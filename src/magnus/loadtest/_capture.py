@@ -23,6 +23,7 @@ from magnus.loadtest._statements import FREE, Unreadable, is_readable, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
     from magnus.loadtest._draws import Draw
     from magnus.loadtest._statements import Reading, Use
 
@@ -146,7 +147,7 @@ def _notes(found: Sequence[Replayed], left: Sequence[tuple[_Counted, str]]) -> l
     notes = [f"{len(found)} statements, {sent / whole:.1%} of {whole:,.0f} calls"]
     notes += [f"left out: {one.name} ({one.calls / whole:.1%} of the calls): {reason}" for one, reason in left]
     for statement in found:
-        invented = [f"${place}" for place, values in enumerate(statement.values, 1) if values.kind == "free"]
+        invented = [f"${place}" for place, values in enumerate(statement.values, 1) if values.kind in {"free", "word"}]
         if invented:
             notes.append(f"made up: {', '.join(invented)} of {statement.name}")
     return notes
@@ -228,6 +229,8 @@ def _of(number: int, use: Use, wanted: Any, column: Any, rows: int) -> Values:
     kind: str = wanted.name
     if use.kind in {"limit", "offset"}:
         return Values(use.kind, kind, rows=rows)
+    if use.kind == "word":
+        return Values(use.kind, kind, common=[use.word])
     if column is not None and not column["is_array"]:
         if column["is_of_view"]:
             raise LeftOut(f"${number} is a value of {use.column} of a view, and of views nothing is known")
@@ -278,24 +281,27 @@ async def arguments(con: Any, statement: Replayed) -> Arguments:
     """
     spreads = [await _spread(con, values) for values in statement.values]
     draws = [_draw(values, spread) for values, spread in zip(statement.values, spreads, strict=True)]
-    ranges = [(low, high, spreads[low - 1].step()) for low, high in statement.ranges if spreads[low - 1]]
-    return Arguments(draws, ranges)
+    steps = [(low, high, spreads[low - 1].step()) for low, high in statement.ranges]
+    return Arguments(draws, [(low, high, step) for low, high, step in steps if step is not None])
 
 
 async def _spread(con: Any, values: Values) -> Spread:
     if not values.cast:
         return Spread((), (), ())
-    cast = f"SELECT v{values.cast} AS v FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS magnus_replay(v, n)"  # noqa: S608
-    common, bounds = (
-        [row["v"] for row in await con.fetch(f"{cast} ORDER BY n", list(texts), timeout=_LIMIT)]
+    source = "FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY AS magnus_replay(v, n) ORDER BY n"
+    cast = f"SELECT v{values.cast} AS v {source}"  # a type's name, as format_type and the driver give it
+    common, bounds = [
+        [row["v"] for row in await con.fetch(cast, list(texts), timeout=_LIMIT)]
         for texts in (values.common, values.bounds)
-    )
+    ]
     return Spread(common, values.shares, bounds)
 
 
 def _draw(values: Values, spread: Spread) -> Draw:
     if values.kind in {"limit", "offset"}:
         return constant(values.rows if values.kind == "limit" else 0)
+    if values.kind == "word":
+        return constant(values.common[0])
     if not spread:
         return made_up(values.type) or constant(None)
     if values.kind == "fresh" and (unused := fresh(values.type, spread)) is not None:
@@ -322,5 +328,5 @@ async def _try(con: Any, statement: Replayed, *, writes: bool) -> None:
                 await con.fetch(statement.text, *draw(random.Random(0)))  # noqa: S311  # reproducible, not secret
         finally:
             await transaction.rollback()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TypeError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise LeftOut(f"tried once, it failed: {type(error).__name__}") from None  # its text may hold a value

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     Node = Mapping[str, Any]
 
 _TYPED: Final = re.compile(r"\b(interval|date|timetz|time|timestamptz|timestamp|numeric)\s+(\$\d+)", re.IGNORECASE)
+_EXTRACT: Final = re.compile(r"\bextract\s*\(\s*(\$\d+)\s+from\b", re.IGNORECASE)
+_WORDS: Final = {
+    ("date_trunc", 0): "day", ("date_part", 0): "day", ("extract", 0): "day", ("timezone", 0): "UTC",
+    ("to_char", 1): "YYYY-MM-DD",
+}  # fmt: skip
+"""Arguments that must be one of few words: by function and place, one of them."""
 _QUERIES: Final = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 _WRITES: Final = _QUERIES - {"SelectStmt"}
 _REASONS: Final = {"LockingClause": "locks rows", "intoClause": "makes a table"}
@@ -42,16 +48,19 @@ class Use:
     What a parameter is for.
 
     Attributes:
-        kind: "equal", "low", "high", "like", "stored", "limit", "offset", or "free": nothing that says which value.
+        kind: "equal", "low", "high", "like", "stored", "limit", "offset", "word" (one of few), or "free": nothing that
+            says which value.
         tables: Where its column may be; the first that has it does.
         column: Whose values it is compared with, or stored as.
         is_list: Any number of values (`= ANY`).
+        word: One that will do.
     """
 
     kind: str = "free"
     tables: tuple[Table, ...] = ()
     column: str = ""
     is_list: bool = False
+    word: str = ""
 
 
 FREE: Final = Use()
@@ -90,9 +99,10 @@ def is_readable() -> bool:
 
 def repaired(text: str) -> str:
     """
-    Return a text of pg_stat_statements as it can be prepared: `interval $1` was `interval '1 day'`.
+    Return a text of pg_stat_statements as it can be prepared: `interval $1` was `interval '1 day'`, `extract($1 FROM`
+    was `extract(year FROM`.
     """
-    return _TYPED.sub(r"\2::\1", text)
+    return _EXTRACT.sub(r'pg_catalog."extract"(\1,', _TYPED.sub(r"\2::\1", text))
 
 
 def read(text: str) -> Reading:
@@ -174,11 +184,17 @@ class _Walk:
         elif kind == "A_Expr":
             self._compared(value, names)
         elif kind == "FuncCall":
-            self.functions.add(_last(value.get("funcname", ())))
+            self._called(_last(value.get("funcname", ())), value.get("args", ()))
         elif kind == "ParamRef":
             self.uses.setdefault(value.get("number", 0), FREE)
         elif kind == "onConflictClause":
             self._assigned(value.get("targetList", ()), _tables(names[:1]))
+
+    def _called(self, name: str, arguments: Sequence[Any]) -> None:
+        self.functions.add(name)
+        for place, argument in enumerate(arguments):
+            if (name, place) in _WORDS and (number := _parameter(argument)) is not None:
+                self.uses[number] = Use("word", word=_WORDS[name, place])
 
     # --- which column
 

@@ -1,6 +1,7 @@
 """One side as a process: a JSON line of what to measure in, a JSON line of figures out, until the input ends.
 
-`python -m ava.proof short` is the whole proof in its short form instead, as a person reads it."""
+`python -m ava.proof short` is the whole proof in its short form instead, as a person reads it.
+"""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ async def prove(
     Measure all rounds that a document does not hold yet, on two servers that are thrown away at the end.
 
     Args:
+        script: What is measured.
         say: Gets a line about what goes on.
         document: Rounds that were measured before, by the same script.
         save: Gets the document when a round is over.
@@ -61,7 +62,7 @@ async def prove(
             document |= {"capacity": capacity, "rate": round(script.share * capacity, 1)}
         say(f"before can do {document['capacity']:,.0f}/s; everything runs at {document['rate']:,.0f}/s")
         for number in range(len(document["rounds"]), script.rounds):
-            found = await one_round(script, stock, tuned, number, document["rate"], say)
+            found = await one_round(script, (stock, tuned), number=number, rate=document["rate"], say=say)
             document["rounds"].append(found)
             document["indexes"] = await asyncio.to_thread(servers.proposed, tuned.dsn(database=servers.DATABASE))
             document["environment"]["loop"] = found["settings"]["loop"]
@@ -70,11 +71,12 @@ async def prove(
 
 
 async def one_round(
-    script: Script, stock: Cluster, tuned: Cluster, number: int, rate: float, say: Callable[[str], None]
+    script: Script, clusters: tuple[Cluster, Cluster], *, number: int, rate: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """
-    Measure every side once.
+    Measure every side once, on the stock server or the tuned one.
     """
+    stock, tuned = clusters
     found = {}
     for name in SIDES if number % 2 == 0 else SIDES[::-1]:
         began = time.monotonic()

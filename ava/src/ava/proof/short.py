@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ava.proof.script import Script
 
 _HEAD: Final = (
-    "before and after, short form: {rounds} round of {load:g} s a side, {restarts} restart, {kills} killed backends and a "
-    "stall of {stall:g} s; it shows what is measured and proves nothing (make proof: ten minutes, five rounds)"
+    "before and after, short form: {rounds} round of {load:g} s a side, {restarts} restart, {kills} killed backends "
+    "and a stall of {stall:g} s; it shows what is measured and proves nothing (make proof: ten minutes, five rounds)"
 )
 
 
