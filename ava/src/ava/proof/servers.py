@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
-from ava.cli.books import LoadOptions, apply_migrations
-from ava.cli.books import fill as fill_books
+from ava import migrations
+from ava.data import load as loading
 from magnus import Database, DatabaseConfig
 from magnus.embedded import Binaries, Cluster, throwaway
 
@@ -32,6 +32,7 @@ DATABASE = "ava"
 STOCK = {"fsync": "on", "full_page_writes": "on", "shared_preload_libraries": ""}
 MEMORY = "4GB"
 _PATIENCE = 20.0
+_SEED = 42
 
 
 @contextlib.contextmanager
@@ -48,8 +49,8 @@ async def fill(cluster: Cluster, scale: float) -> None:
     await cluster.create_database(DATABASE)
     config = DatabaseConfig(dsn=cluster.dsn(database=DATABASE), min_pool_size=1, slow_log="off")
     async with Database(config) as db:
-        await apply_migrations(db)
-        await fill_books(db, LoadOptions(scale, 42, is_progress_shown=False))
+        await migrations.migrate(db)
+        await loading.load(db, scale=scale, seed=_SEED)
     async with cluster.connect(database=DATABASE) as con:
         await con.execute("VACUUM ANALYZE")
         await con.execute("CHECKPOINT")
