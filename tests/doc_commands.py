@@ -121,10 +121,10 @@ def check(found: Shown) -> None:
     name, words = program(name), [SHOWN.get(word, word) for word in words]
     assert name in {*OURS, *FOREIGN}, f"nobody knows the program {name}"
     if name in CHECKS:
-        CHECKS[name](words, found.is_run)
+        CHECKS[name](words, is_run=found.is_run)
 
 
-def _magnus(words: list[str], is_run: bool) -> None:
+def _magnus(words: list[str], *, is_run: bool) -> None:
     app = whole()
 
     def parse() -> None:
@@ -134,7 +134,7 @@ def _magnus(words: list[str], is_run: bool) -> None:
     _parsed(parse, is_run=is_run)
 
 
-def _ava(words: list[str], is_run: bool) -> None:
+def _ava(words: list[str], *, is_run: bool) -> None:
     _parsed(lambda: ava.parse_args(words, exit_on_error=False, print_error=False), is_run=is_run)
 
 
@@ -149,7 +149,7 @@ def _parsed(parse, *, is_run: bool) -> None:
             raise
 
 
-def _make(words: list[str], _is_run: bool) -> None:
+def _make(words: list[str], **_: object) -> None:
     text = (ROOT / "Makefile").read_text()
     for word in words:
         name, sign, _ = word.partition("=")
@@ -159,21 +159,21 @@ def _make(words: list[str], _is_run: bool) -> None:
             assert re.search(rf"^{re.escape(word)}:", text, re.MULTILINE), f"the Makefile has no target {word}"
 
 
-def _curl(words: list[str], _is_run: bool) -> None:
+def _curl(words: list[str], **_: object) -> None:
     from ava.main import create_app
 
     [path] = ROUTES.findall(words[-1])
     assert path in create_app().openapi()["paths"], f"AVA has no route {path}"
 
 
-def _pip(words: list[str], _is_run: bool) -> None:
+def _pip(words: list[str], **_: object) -> None:
     assert words[0] == "install"
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for name, wanted in re.findall(r"(magnus-db)\[([a-z,]+)\]", " ".join(words[1:])):
         assert set(wanted.split(",")) <= extras.keys(), f"{name} has no extra {wanted}"
 
 
-def _python(words: list[str], _is_run: bool) -> None:
+def _python(words: list[str], **_: object) -> None:
     if words[0] == "-m":
         assert importlib.util.find_spec(words[1]), f"there is no module {words[1]}"
     else:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import configparser
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from cyclopts import CycloptsError
 
+from ava.cli.serve import Options
+from magnus import DatabaseConfig
 from tests.doc_commands import BLOCK, PLACES, ROOT, Shown, check, program, shown
 from tests.reference_doc import PAGES
 
@@ -56,6 +61,40 @@ def test_a_command_that_does_not_exist_is_noticed(words, is_run):
 def test_a_page_from_the_code_is_up_to_date(name):
     """`make docs` writes it."""
     assert (ROOT / "docs" / name).read_text() == PAGES[name]()
+
+
+def test_every_setting_is_described():
+    """By name, on the page of the configuration."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    missing = [item.name for item in fields(DatabaseConfig) if f"`{item.name}`" not in text]
+    assert missing == []
+
+
+def test_every_switch_of_the_adoption_page_is_one():
+    """A field of `DatabaseConfig`, an argument of the web parts, or a public name."""
+    text = (ROOT / "docs" / "adoption.md").read_text()
+    known = {item.name for item in fields(DatabaseConfig)} | {"warmup", "cap", "sslmode", "priority"}
+    found = {name for name, _ in re.findall(r"`(?:\w+\()?(\w+)(=)[^`]*`", text)}
+    assert found > {"reset", "shedding", "slow_log", "warmup", "cache_bytes", "replicas"}
+    assert found - known == set()
+
+
+def test_the_unit_of_systemd_starts_what_there_is():
+    """Its command is one of AVA's, it stops by the signal that drains, and waits longer than a drain may take."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # the names are as systemd has them
+    unit.read_string((ROOT / "deploy" / "systemd" / "ava.service").read_text())
+    service = unit["Service"]
+    path, *words = service["ExecStart"].split()
+    check(Shown("ava.service", (Path(path).name, *words), is_run=True))
+    assert service["KillSignal"] == "SIGTERM"
+    assert float(service["TimeoutStopSec"]) > Options(None, None, None).notice + Options(None, None, None).grace
+    tool = shutil.which("systemd-analyze")
+    if tool is not None:
+        command = [tool, "verify", "--man=no", "deploy/systemd/ava.service"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        complaints = [line for line in done.stderr.splitlines() if "ava.service" in line]
+        assert [line for line in complaints if "is not executable" not in line] == []
 
 
 def test_every_page_is_in_the_navigation():

@@ -92,7 +92,8 @@ def test_the_demo_serves_while_it_measures_before_and_after_and_stops_at_once(da
         service.wait_for("before/after: before can do", timeout=120.0)
         children = descendants(service.process.pid)
         assert any("ava.proof" in words for words in children.values())
-        assert get(f"{service.url}/api/health/readiness")[0] == 200
+        url = service.wait_for(r"first readiness 200 after .* on (http://\S+)")[1]
+        assert get(f"{url}/api/health/readiness")[0] == 200
         service.signal(signal.SIGINT)
         assert service.wait() == 0
         assert "Traceback" not in "\n".join(service.lines)

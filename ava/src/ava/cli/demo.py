@@ -119,7 +119,9 @@ class _Demo:
             if ready is None:
                 return Exit.DONE
             took = time.monotonic() - self._began
-            render.line(f"first readiness 200 after {took:.1f} s, {ready['pool_size']} connections warm")
+            render.line(
+                f"first readiness 200 after {took:.1f} s, {ready['pool_size']} connections warm, on {self._url}"
+            )
             code = await self._drive()
             if not self._is_stopping.is_set():
                 stats = await self._stats(session)
