@@ -59,7 +59,7 @@ def bench(
     target = Target(address or _dsn(environ), connections, pool, options)
     load = Load(workload, target, seconds, clients, pacer, processes, seed)
     try:
-        with render.progress(f"{workload}, {seconds:g} s") as shown:
+        with render.watching(f"{workload}, {seconds:g} s") as shown:
             samples = runner(run(load, shown))
     except (MagnusError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RuntimeError) as error:
         if isinstance(error, ConfigError):

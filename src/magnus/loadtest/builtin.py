@@ -115,9 +115,28 @@ class Select:
             yield _Selecting(pool, ACCOUNTS * self._scale)
 
 
-class _Selecting:
-    def __init__(self, pool: Any, accounts: int) -> None:
+class OnPool:
+    """
+    A client of a database, on either pool.
+    """
+
+    def __init__(self, pool: Any) -> None:
         self._pool = pool
+
+    def usage(self) -> tuple[int, int, int]:
+        """
+        Return connections in use, open, and at most.
+        """
+        if isinstance(self._pool, Database):
+            found = self._pool.get_stats()["pool_stats"]
+            return found["used"], found["size"], found["max_size"]
+        size = self._pool.get_size()
+        return size - self._pool.get_idle_size(), size, self._pool.get_max_size()
+
+
+class _Selecting(OnPool):
+    def __init__(self, pool: Any, accounts: int) -> None:
+        super().__init__(pool)
         self._accounts = accounts
 
     async def run(self, operation: str, rng: Random) -> None:  # noqa: ARG002
@@ -146,9 +165,9 @@ class TpcB:
             yield _Booking(pool, self._scale)
 
 
-class _Booking:
+class _Booking(OnPool):
     def __init__(self, pool: Any, scale: int) -> None:
-        self._pool = pool
+        super().__init__(pool)
         self._scale = scale
 
     async def run(self, operation: str, rng: Random) -> None:  # noqa: ARG002

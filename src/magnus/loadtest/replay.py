@@ -14,7 +14,7 @@ import asyncpg
 
 from magnus.errors import ConfigError
 from magnus.loadtest._capture import Mix, arguments, capture
-from magnus.loadtest.builtin import access, declined, driver
+from magnus.loadtest.builtin import OnPool, access, declined, driver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -90,9 +90,9 @@ class Replay:
             yield _Replaying(pool, draws)
 
 
-class _Replaying:
+class _Replaying(OnPool):
     def __init__(self, pool: Any, draws: Mapping[str, tuple[str, Arguments]]) -> None:
-        self._pool = pool
+        super().__init__(pool)
         self._draws = draws
 
     async def run(self, operation: str, rng: Random) -> None:
