@@ -18,7 +18,7 @@ def side(factor: float, *, found: int, failed: int, connections: float = 10.0) -
         "first_ms": 40 * factor,
         "ready_ms": 0.0 if factor == 1 else 80.0,
         "load": {
-            "mean_ms": 10 * factor, "utilisation": 0.4, "connections": connections, "rss_mb": 50.0,
+            "mean_ms": 10 * factor, "failed": 0, "utilisation": 0.4, "connections": connections, "rss_mb": 50.0,
         },
         "slow": 20, "found": found,
         "overload": {"p99_by_lane_ms": {"critical": 100 * factor, "high": 100.0, "normal": 100.0, "low": 100.0}},
@@ -47,6 +47,13 @@ def row(found, name):
 def test_a_promise_is_kept_or_said_not_to_be(after, verdict):
     """By the medians, against the least that was promised."""
     assert row(document(5, after), "Average query time")[-1] == verdict
+
+
+def test_failures_in_the_calm_load_are_said_beside_its_time():
+    """A request that fails at once makes the mean of its side smaller, not better."""
+    found = document(3)
+    found["rounds"][0]["before"]["load"]["failed"] = 4
+    assert row(found, "Average query time")[-1] == "met; FAILED requests: 12 before"
 
 
 def test_what_is_worse_is_said_to_be():

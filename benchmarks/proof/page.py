@@ -15,8 +15,9 @@ monthly reports 8) on two sides, in turns, {rounds} rounds:
 
 - **before**: asyncpg's pool of at most 50, opened by the first request, 60 s for every statement, three attempts with
   pauses of 50 and 100 ms, a server as initdb leaves it, no statistics;
-- **after**: Magnus with its defaults (at most 30, ten warm), lanes, limits, exactly once, slow-query log; the same
-  bytes of data on a server with the plan of `magnus plan --memory 4GB`.
+- **after**: Magnus with its defaults (at most 30, ten warm), lanes, limits, exactly once, slow-query log, months of
+  reports that are over kept by `@cached`; the same bytes of data, on a server with the plan of
+  `magnus plan --memory 4GB`.
 
 Rate, load and hiccups are fixed in `ava/src/ava/proof/script.py` before anything is measured: {rate:,.0f} requests a
 second, {share:.0%} of what "before" can do here at most ({capacity:,.0f}/s). The hiccups stand for an hour's:

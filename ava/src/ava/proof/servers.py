@@ -90,7 +90,7 @@ def planned(dsn: str, *words: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         program = Path(sys.executable).with_name("magnus")
-        command = [program, "-d", dsn, *(words or ("plan", "--memory", MEMORY)), "--out", path]
+        command: list[str | Path] = [program, "-d", dsn, *(words or ("plan", "--memory", MEMORY)), "--out", path]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)  # noqa: S603  # ours
         if done.returncode:
             raise RuntimeError(done.stderr)

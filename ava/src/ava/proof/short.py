@@ -51,7 +51,7 @@ def main() -> int:
     try:
         return run(show)
     except (RuntimeError, TimeoutError) as error:  # a side ended, or does not answer
-        render.error(f"before and after were not measured: {error or type(error).__name__}")
+        render.error(f"before and after were not measured: {str(error) or type(error).__name__}")
         return Exit.REFUSED
     except Exception as error:
         failure = explain(error)
