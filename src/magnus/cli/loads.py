@@ -26,7 +26,7 @@ def bench(
     clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,
     processes: Annotated[int, Parameter(help="Processes that share the load.")] = 1,
     connections: Annotated[int, Parameter(help="Connections of each process.")] = 10,
-    pool: Annotated[str, Parameter(help="magnus or asyncpg.")] = "magnus",
+    pool: Annotated[str, Parameter(help="magnus, asyncpg, or none: bare connections, as pgbench has.")] = "magnus",
     seed: Annotated[int, Parameter(help="The same seed draws the same operations.")] = 1,
     threshold: Annotated[tuple[str, ...], Parameter(help="Exit 1 unless met: 'p99<50ms', 'errors<1%'.")] = (),
     option: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE of the workload: scale=10.")] = (),

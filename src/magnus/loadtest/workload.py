@@ -78,7 +78,7 @@ class Target:
     Attributes:
         address: A DSN, or the URL of a service.
         connections: Of each process.
-        pool: "magnus" or "asyncpg": which pool a database workload uses.
+        pool: "magnus", "asyncpg" or "none" (bare connections): which pool a database workload uses.
         options: The workload's own.
         settings: Of the server, for each session of a database workload.
         config: Fields of `DatabaseConfig`, as the environment would have them (MAGNUS_RESET).
