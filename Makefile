@@ -7,7 +7,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 
 .DEFAULT_GOAL := help
 .PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults histories bench proof ablation \
-	bench-pool lock vendor \
+	bench-pool peers lock vendor \
 	clean
 
 help:  ## this list
@@ -72,6 +72,9 @@ ablation: $(VENV)/.dev  ## which settings of the plan carry most, on AVA's mix a
 
 bench-pool: $(VENV)/.bench  ## the pool beside asyncpg's, psycopg's, SQLAlchemy's and a bare queue
 	$(BIN)/python benchmarks/bench_pool.py
+
+peers: $(VENV)/.bench  ## the pool, its lanes, queues, warm-up and log beside their peers, a quarter of an hour; writes docs/peers.md
+	$(BIN)/python benchmarks/peers.py $(PEERS)
 
 lock: $(VENV)/.dev  ## resolve the newest allowed versions into requirements/*.txt
 	$(BIN)/$(LOCK) --upgrade --all-extras pyproject.toml ava/pyproject.toml requirements/run.in -o requirements/run.txt

@@ -159,11 +159,13 @@ class Report:
             print(f"{row.name:{_LABEL}}{cells}{note}".rstrip())
         self._found["tables"].append({
             "title": title,
+            "columns": [column.heading for column in columns],
             "rows": [
                 {
                     "name": row.name,
                     "note": row.note,
                     "cells": {c.heading: cell for c, cell in zip(columns, row.cells, strict=False)},
+                    "shown": [column.write(cell) for column, cell in zip(columns, row.cells, strict=False)],
                     "raw": row.raw,
                 }
                 for row in rows

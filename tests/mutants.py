@@ -135,7 +135,7 @@ MUTANTS = (
     ),
     Mutant(
         "Only who may be shed is shed",
-        f"{POOL}/_lanes.py", " or not waiter.may_be_shed", "",
+        f"{POOL}/_lanes.py", "if not waiter.may_be_shed:", "if False:",
         (f"{UNIT}/test_codel.py::test_who_named_no_lane_is_not_shed",),
     ),
     Mutant(
@@ -154,17 +154,17 @@ MUTANTS = (
     ),
     codel(
         "A queue that stands is cut where a longer wait is worthless",
-        "return self.is_eager or (", "return (",
+        "return self.is_eager or self", "return self",
         "test_a_queue_that_stands_is_cut_where_a_longer_wait_is_worthless",
     ),
     codel(
         "A queue that cannot be served in time is cut",
-        "(left is not None and behind", "(left is None and behind",
+        "return left is not None and behind", "return left is None and behind",
         "test_a_queue_that_stands_is_cut_when_its_newest_would_come_too_late",
     ),
     codel(
         "Saturation alone refuses nobody",
-        "return self.is_eager or (", "return True or (",
+        "return self.is_eager or self", "return True or self",
         "test_a_queue_that_stands_is_let_be_when_all_will_be_served",
     ),
     codel(
@@ -199,8 +199,24 @@ MUTANTS = (
     ),
     codel(
         "Who has too little time for the usual service is not begun in a queue that stands",
-        " and not self._is_hopeless(deadline, now)", "",
-        "test_who_has_less_time_than_the_median_service_is_shed_first",
+        " and not self._is_short(since, deadline, now)", "",
+        "test_who_has_less_time_than_nine_of_ten_services_take_is_shed_first",
+    ),
+    Mutant(
+        "No slot is wasted on who will run out of time on it, though it must not be shed",
+        f"{POOL}/_lanes.py", "return codel.is_hopeless(", "return False and codel.is_hopeless(",
+        (f"{UNIT}/test_brown_out.py::test_service_is_back_within_two_seconds_of_a_brown_out",),
+    ),
+    codel(
+        "Who has half of its time left is not hopeless",
+        "min(self._needed, _MOST * (deadline - since))", "self._needed",
+        "test_nobody_is_hopeless_who_has_half_of_its_time_left",
+    ),
+    codel(
+        "Nobody is hopeless while all will be served",
+        "return self._is_short(since, deadline, now) and self._is_somebody_lost(behind, left, now)",
+        "return self._is_short(since, deadline, now)",
+        "test_nobody_is_hopeless_where_all_will_be_served_or_the_queue_does_not_stand_or_without_a_deadline",
     ),
     state(
         "A release frees the slot and its place in the lanes",
@@ -544,7 +560,7 @@ MUTANTS = (
     ),
     slow_log(
         "The log has a connection of its own", "database.py",
-        "SlowLog(config, notify=self._notify, clock=self._clock)",
+        "SlowLog(config, notify=self._notify, clock=self._clock, turn=turn)",
         "SlowLog(config, notify=self._notify, clock=self._clock, connect=lambda **_: self._acquire(None, None))",
         "integration/test_slow_log.py::test_the_log_has_a_connection_of_its_own",
     ),
@@ -936,6 +952,53 @@ MUTANTS = (
         "unit/test_pooler.py::test_behind_a_pooler_only_what_it_keeps_for_its_clients_is_sent_at_the_start",
     ),
     unit(
+        "Behind a pooler a read that calls a function nobody knows is guarded",
+        "_pooler.py", "effect.is_plain_read", "effect.kind <= 1",
+        "unit/test_pooler.py::test_a_read_is_guarded_when_it_is_repeated_or_is_none_by_its_text",
+    ),
+    unit(
+        "Behind a pooler nothing is prepared by name",
+        "connection.py", "            if refused is not None:\n                raise refused", "            pass",
+        "integration/test_pgbouncer.py::test_listeners_and_named_statements_of_the_driver_are_refused",
+    ),
+    unit(
+        "Behind a pooler the settings of a savepoint are in a cached answer's key too",
+        "_pooled.py", "self.checks[1](mode.settings)\n        await super().begin_savepoint",
+        "pass\n        await super().begin_savepoint",
+        "integration/test_cache.py::test_no_settings_by_text_in_a_savepoint_either",
+    ),
+    unit(
+        "The connections of a printed pgbouncer.ini fit the server",
+        "tuning/pooler.py", "fits = usable - direct", "fits = usable",
+        "unit/tuning/test_pooler.py::test_the_connections_of_any_server_are_never_more_than_it_has",
+    ),
+    unit(
+        "What is written in a scope is seen by the scopes around it",
+        "_marks.py", "for mark in self._scopes:\n            mark.wrote()",
+        "for mark in self._scopes[-1:]:\n            mark.wrote()",
+        "integration/test_replicas.py::test_what_is_written_in_a_scope_is_seen_by_those_around_it_and_by_those_without_one",
+    ),
+    unit(
+        "What is written in a scope is seen by readers without one",
+        "_marks.py", "self._everybody.wrote()", "self._scopes or self._everybody.wrote()",
+        "integration/test_replicas.py::test_what_is_written_in_a_scope_is_seen_by_those_around_it_and_by_those_without_one",
+    ),
+    unit(
+        "A read token that was made up waits for no standby",
+        "_routing.py", " or is_ahead(primary, need):", ":",
+        "unit/test_routing.py::test_a_place_that_the_primary_has_not_written_is_worth_no_wait",
+    ),
+    unit(
+        "A request that brings a read token sees what it names",
+        "web/read_tokens.py", "with db.reads_after(token=offered):", "with db.reads_after():",
+        "integration/test_replicas.py::test_a_token_goes_with_the_response_and_comes_with_the_next_request",
+    ),
+    unit(
+        "Where nobody can say what was written, the next request is answered by the primary",
+        "web/read_tokens.py", "return str(NOWHERE)", "return None",
+        "integration/test_replicas.py::test_a_response_whose_token_nobody_knows_sends_the_next_request_to_the_primary",
+    ),
+    unit(
         "A standby on another timeline is not asked",
         "_routing.py", "standing is None or standing.replayed.timeline != primary.position.timeline",
         "standing is None",
@@ -1068,6 +1131,11 @@ MUTANTS = (
         "A replayed mix calls no function that may do something", "loadtest/_capture.py",
         "if writes and (not row", "if True or (not row",
         "integration/test_replay.py::test_reads_are_sent_as_often_as_they_were_and_find_rows",
+    ),
+    unit(
+        "Hot statements are planned before a connection is handed out",
+        "_hot.py", "await _plan(con, text)", "pass",
+        "integration/test_prepared.py::test_they_are_planned_where_the_server_can_and_not_run",
     ),
 )  # fmt: skip
 

@@ -143,12 +143,17 @@ def configuration(server: Cluster, port: int, settings: Mapping[str, object], da
 
 @asynccontextmanager
 async def pgbouncer(
-    server: Cluster, *, databases: Mapping[str, str] | None = None, text: str | None = None, **settings: object
+    server: Cluster,
+    *,
+    databases: Mapping[str, str] | None = None,
+    text: str | None = None,
+    users: str = "",
+    **settings: object,
 ) -> AsyncIterator[Pooler]:
     """
     A PgBouncer before `server` as long as the block lasts: in transaction mode with five connections for each database
-    unless `settings` say otherwise. `databases` are entries of their own; `text` is a whole configuration in which
-    PORT stands for the port.
+    unless `settings` say otherwise. `databases` are entries of their own; `text` is a whole configuration as
+    `magnus pgbouncer` prints it: its port becomes a free one, and its file of users has the lines `users`.
     """
     account = server_account()
     folder = Path(tempfile.mkdtemp(prefix="magnus-pooler-"))
@@ -158,7 +163,12 @@ async def pgbouncer(
         if text is None:
             ini.write_text(configuration(server, pooler.port, settings, databases or {}))
         else:
-            ini.write_text(text.replace("PORT", str(pooler.port)))
+            listed = folder / "userlist.txt"
+            listed.write_text(users)
+            account.own(listed, 0o600)
+            ini.write_text(
+                text.replace("= 6432\n", f"= {pooler.port}\n").replace("/etc/pgbouncer/userlist.txt", str(listed))
+            )
         account.own(folder, 0o755)
         account.own(ini, 0o644)
         await pooler.start()

@@ -182,10 +182,14 @@ def databases(server: Cluster, background_loop: BackgroundLoop) -> Databases:
 
 
 @pytest.fixture
-def database(databases: Databases) -> Iterator[str]:
+def database(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
     """
-    The name of an empty database (pg_stat_statements is in it) that is this test's alone.
+    The name of an empty database (pg_stat_statements is in it) that is this test's alone; through the pooler it is the
+    one that the test before had, emptied, and so are its sessions.
     """
+    if "way" in request.fixturenames and request.getfixturevalue("way") == "pooler":
+        yield request.getfixturevalue("emptied")
+        return
     with databases.fresh() as name:
         yield name
 

@@ -109,7 +109,7 @@ async def serving(dsns: Dsns, *, database: dict[str, Any] | None = None, **setti
     """
     Run the application on a database, and give a client of it. `database` are more fields of its configuration.
     """
-    config = DatabaseConfig(dsn=dsns.owner, min_pool_size=2, max_pool_size=8, **(database or {}))
+    config = DatabaseConfig(**{"dsn": dsns.owner, "min_pool_size": 2, "max_pool_size": 8} | (database or {}))
     app = create_app(Settings(**{"warmup_connections": 2, "relay_interval": 0} | settings), config=config)
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     admin = await asyncpg.connect(dsns.superuser)

@@ -1,8 +1,9 @@
 """The control connection: one outside the pool, probed for health; and the events when a state begins and ends.
 
-It knows the pool as a snapshot only. A probe through a busy pool would starve exactly when it is needed. Nothing but
-probes runs on the connection: a loss that comes between two messages of a statement makes the driver end it without
-telling anybody, and a probe is the one statement whose failure is a verdict.
+It knows the pool as a snapshot only. A probe through a busy pool would starve exactly when it is needed. Hardly
+anything but probes runs on the connection: a loss that comes between two messages of a statement makes the driver end
+it without telling anybody, and a probe is the one statement whose failure is a verdict. Whoever may look around on it
+does so right after a probe, and when the connection is gone then, that is a loss.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtil
 from magnus.pool import watch_forks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from magnus._clock import Clock
     from magnus._driver import Connect, Connection
@@ -126,9 +127,13 @@ class Control:
         snapshot: Callable[[], PoolSnapshot],
         refused: Callable[[float], ConnectError | None] = lambda _since: None,
         connect: Connect = _driver.driver_connect,
+        purpose: Callable[[], str] = str,
+        look: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         """
-        `refused(since)` is why the pool cannot connect at present, when it has tried since then; None when it can.
+        `purpose` says what is appended to the connection's name; `look` may use it for a moment after each probe in the
+        background, and must not raise. `refused(since)` is why the pool cannot connect at present, when it has tried
+        since then; None when it can.
         """
         self._config = config
         self._notify = notify
@@ -136,6 +141,9 @@ class Control:
         self._snapshot = snapshot
         self._refused = refused
         self._connect = connect
+        self._purpose = purpose
+        self._look = look
+        self._in_use = asyncio.Lock()
         self._con: Connection | None = None
         self._flight: asyncio.Task[bool] | None = None
         self._loop: asyncio.Task[None] | None = None
@@ -181,6 +189,18 @@ class Control:
         except Exception:  # noqa: BLE001  # the next probe judges the connection
             return True
 
+    async def look_around(self) -> None:
+        """
+        Let who may look around do so; nothing when the connection is not open.
+        """
+        async with self._in_use:
+            con = self._con
+            if con is None or self._look is None:
+                return
+            await self._look(con)
+            if con.is_closed():
+                self._on_lost(con)
+
     def start(self) -> None:
         """
         Begin to probe in the background.
@@ -221,6 +241,8 @@ class Control:
                 self._failed(refused)  # there is one prober; a second one would only add to what the server has to bear
             elif not await self.check():
                 self._wake.clear()  # it is looked at again soon anyway
+            else:
+                await self.look_around()
             self._tell(self.verdicts.used(self._snapshot()))
 
     async def _pause(self, seconds: float) -> None:
@@ -238,9 +260,10 @@ class Control:
 
     async def _probe(self) -> bool:
         try:
-            con = self._con if self._con is not None else await self._open()
-            async with asyncio.timeout(_PROBE_LIMIT):
-                await con.execute("SELECT 1")
+            async with self._in_use:
+                con = self._con if self._con is not None else await self._open()
+                async with asyncio.timeout(_PROBE_LIMIT):
+                    await con.execute("SELECT 1")
         except Exception as error:  # noqa: BLE001  # whatever it is, the database did not answer
             self._drop()
             if self.verdicts.is_ok:
@@ -256,7 +279,7 @@ class Control:
         self._tell(self.verdicts.failed(self._clock.now(), kind, self.last_error.reason))
 
     async def _open(self) -> Connection:
-        con = await open_beside(self._config, self._connect)
+        con = await open_beside(self._config, self._connect, self._purpose())
         con.add_termination_listener(self._on_lost)
         self._con = con
         self._opened_at = self._clock.now()

@@ -1,4 +1,4 @@
-"""Statements that a connection prepares before it is handed out: configured, or learned from pg_stat_statements.
+"""Statements that a connection prepares and plans before it is handed out: configured, or learned from the server.
 
 It decides nothing about connections; what cannot be prepared is counted and left out.
 """
@@ -6,6 +6,7 @@ It decides nothing about connections; what cannot be prepared is counted and lef
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -26,6 +27,7 @@ _HOME: Final = """
 SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e
   JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'
 """
+_HAS_GENERIC_PLAN: Final = 16
 _LIMIT: Final = 1.0
 """Seconds for one statement: it takes so long only when it waits for a lock."""
 
@@ -67,6 +69,7 @@ class HotStatements:
         for text in self.texts:
             try:
                 await con.prepare_cached(text, _LIMIT)
+                await _plan(con, text)
             except (asyncpg.PostgresError, TimeoutError) as error:
                 if con.is_closed():
                     raise
@@ -90,6 +93,16 @@ class HotStatements:
             "largest_cache": largest,
             "is_full": bool(size) and largest >= size,
         }
+
+
+async def _plan(con: Any, text: str) -> None:
+    """
+    Let the server plan a statement without running it: the first plan in a session reads the catalogue, which takes
+    longer than most statements. Before version 16 nothing plans a statement whose arguments are not known.
+    """
+    if con.get_server_version().major >= _HAS_GENERIC_PLAN:
+        with suppress(asyncpg.PostgresSyntaxError):  # it can be prepared and has no plan: CALL, for one
+            await con.execute(f"EXPLAIN (GENERIC_PLAN) {text}", timeout=_LIMIT)
 
 
 async def _most_called(con: Any, count: int) -> list[str]:

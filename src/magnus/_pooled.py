@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from magnus._driver import Connect, Connection
     from magnus._terms import Terms
     from magnus.config import DatabaseConfig
+    from magnus.errors import NeedsSession
     from magnus.pool import Lease, Pool
     from magnus.session import TransactionMode, Window
 
@@ -67,13 +68,14 @@ class PooledTrace(SessionTrace):
         if found is not None:
             raise found
 
-    def touched(self, method: str) -> None:
+    def touched(self, method: str) -> NeedsSession | None:
         word = RAW.get(method, "")
         if word is None or method in _HARMLESS:
-            return
+            return None
         if word:
-            raise refusal_of(word)
+            return refusal_of(word)
         self._end = _CLOSED  # the driver's own state, such as codecs
+        return None
 
     def interrupted(self) -> None:
         if self._end is NO_RESET:
@@ -175,6 +177,11 @@ class PooledExecution(Execution):
             return await super().begin(mode, timeout, deadline=deadline, first=f"{guard}; {first}" if first else guard)
         finally:
             self.limit = outside
+
+    async def begin_savepoint(self, name: str, mode: TransactionMode, timeout: float | None) -> None:
+        if self.checks is not None:
+            self.checks[1](mode.settings)
+        await super().begin_savepoint(name, mode, timeout)
 
 
 def terms_behind(terms: Terms, config: DatabaseConfig, default: float) -> Terms:

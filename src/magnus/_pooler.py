@@ -17,7 +17,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from magnus._effects import CURSOR, LASTING, LISTEN, LOCKS, PREPARED, ROLE, SETTINGS, TEMP, Kind, effect_of
+from magnus._effects import CURSOR, LASTING, LISTEN, LOCKS, PREPARED, ROLE, SETTINGS, TEMP, effect_of
 from magnus.errors import ConfigError, NeedsSession
 from magnus.lanes import LANES, QueryPriority
 from magnus.session import SLACK, STARTUP, LaneLimit, ReadOnly, limit_of, milliseconds
@@ -45,7 +45,29 @@ _INSTEAD: Final = MappingProxyType({
 
 _DROPPED: Final = re.compile(r"\bon\s+commit\s+drop\b", re.IGNORECASE)
 _MADE: Final = re.compile(r"\b(?:create\s+(?:or\s+replace\s+)?|into\s+)(?:(?:local|global)\s+)?temp", re.IGNORECASE)
-_NO_FUNCTIONS: Final[frozenset[str]] = frozenset()
+# Functions of the server's that write nothing; of others nobody here knows.
+_READING: Final = frozenset(re.findall(r"\w+", """
+    abs age any_value array_agg array_append array_cat array_length array_position array_prepend array_remove
+    array_to_json array_to_string array_upper avg bit_and bit_or bool_and bool_or btrim cardinality ceil ceiling chr
+    clock_timestamp concat concat_ws convert_from convert_to corr count cume_dist current_database current_schema
+    current_setting date_bin date_part date_trunc decode dense_rank div encode every exp first_value floor format
+    generate_series generate_subscripts get_byte host initcap isfinite json_agg json_array_elements
+    json_array_elements_text json_array_length json_build_array json_build_object json_each json_each_text
+    json_object_agg json_object_keys json_strip_nulls json_to_record json_to_recordset json_typeof jsonb_agg
+    jsonb_array_elements jsonb_array_elements_text jsonb_array_length jsonb_build_array jsonb_build_object
+    jsonb_each jsonb_each_text jsonb_object_agg jsonb_object_keys jsonb_path_exists jsonb_path_query
+    jsonb_path_query_array jsonb_path_query_first jsonb_pretty jsonb_set jsonb_strip_nulls jsonb_to_record
+    jsonb_to_recordset jsonb_typeof lag last_value lead left length ln log lower lpad ltrim make_date make_interval
+    make_time make_timestamp make_timestamptz max md5 min mod mode now nth_value ntile num_nonnulls num_nulls
+    octet_length percent_rank percentile_cont percentile_disc pg_backend_pid pg_column_size pg_is_in_recovery
+    pg_postmaster_start_time pg_sleep pg_table_is_visible pg_typeof plainto_tsquery power quote_ident quote_literal
+    rank regexp_match regexp_matches regexp_replace regexp_split_to_array regexp_split_to_table repeat replace
+    reverse right round row_number row_to_json rpad rtrim sha256 sign split_part sqrt starts_with
+    statement_timestamp stddev stddev_pop stddev_samp string_agg string_to_array string_to_table strpos substr sum
+    to_char to_date to_hex to_json to_jsonb to_number to_regclass to_timestamp to_tsquery to_tsvector
+    transaction_timestamp translate trunc ts_headline ts_rank unnest upper var_pop var_samp variance version
+    websearch_to_tsquery width_bucket
+"""))  # fmt: skip
 
 
 @lru_cache(2_048)
@@ -53,13 +75,14 @@ def _dirties(text: str) -> tuple[frozenset[str], bool]:
     """
     Return the words of what a text certainly leaves in its session, and whether it only reads as far as its text goes.
     """
-    effect = effect_of(text, _NO_FUNCTIONS)
-    return effect.dirties & _INSTEAD.keys(), effect.kind <= Kind.READ
+    effect = effect_of(text, _READING)
+    return effect.dirties & _INSTEAD.keys(), effect.is_plain_read
 
 
 def is_read(text: str) -> bool:
     """
-    Say whether a text is made of nothing but queries; what the functions do that it calls is not known.
+    Say whether a text is made of nothing but queries, which call no functions but such of the server's as write
+    nothing. What views, operators and policies do is not known.
     """
     return _dirties(text)[1]
 
@@ -103,8 +126,8 @@ def needs_block(need: Need, default: float, text: str, *, attempts: int) -> bool
     """
     Say whether a statement of its own must be put into a transaction, to have its limit or to be READ ONLY.
 
-    A read is sent as it is the first time, when its text is one; its repeat runs READ ONLY, so that nothing happens
-    twice which was declared a read and is none.
+    A read is sent as it is the first time, when its text can be nothing else; what calls functions of the users' may
+    be, and runs READ ONLY. So does a repeat, so that nothing happens twice which was declared a read and is none.
     """
     limit = limit_of(need)
     if limit is not None and limit > default and not _NO_BLOCK.match(text):

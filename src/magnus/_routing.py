@@ -41,6 +41,10 @@ class Position:
         return None if found is None else cls(int(found[1], 16), int(found[2], 16))
 
 
+NOWHERE: Final = Position(0, 0)
+"""On no timeline: whoever must see this is answered by the primary alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Primary:
     """
@@ -109,11 +113,21 @@ def choose(
     return min(fit)[2] if fit else None
 
 
+def is_ahead(primary: Primary | None, need: Position | None) -> bool:
+    """
+    Say whether `need` lies beyond what the primary was last seen to have written: ask it again, and when it still does,
+    somebody made it up, or the primary lost it in a crash. No standby is worth a wait for that.
+    """
+    if primary is None or need is None:
+        return False
+    return need.timeline == primary.position.timeline and need.lsn > primary.position.lsn
+
+
 def may_become_fit(standings: Sequence[Standing | None], primary: Primary | None, need: Position | None) -> bool:
     """
     Say whether it is worth a wait: some standby follows the timeline on which `need` lies and is not yet there.
     """
-    if primary is None or need is None or need.timeline != primary.position.timeline:
+    if primary is None or need is None or need.timeline != primary.position.timeline or is_ahead(primary, need):
         return False
     return any(found is not None and found.replayed.timeline == need.timeline for found in standings)
 

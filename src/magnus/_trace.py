@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from magnus._catalogue import Catalogue
     from magnus._effects import Effect
+    from magnus.errors import NeedsSession
 
 _SIZE: Final = 2_048
 _NO_FUNCTIONS: Final[frozenset[str]] = frozenset()
@@ -151,14 +152,15 @@ class SessionTrace:
                 self._is_changing = True
                 self._knowledge.changing()
 
-    def touched(self, method: str) -> None:
+    def touched(self, method: str) -> NeedsSession | None:
         """
-        Take note that the caller used the driver's connection itself, by this method.
+        Take note that the caller uses the driver's connection itself, by this method; return why he may not.
         """
         word = RAW.get(method, LASTING)
         if word is not None:
             # A listener is also kept by the driver, which forgets it in a full reset.
             self._note((word, UNKNOWN), f"direct use of {method}()")
+        return None
 
     def interrupted(self) -> None:
         """

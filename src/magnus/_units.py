@@ -213,7 +213,7 @@ class Units(Statements):
         lane, now = lanes.resolve(priority), self._terms.now()
         if wait is None:
             wait = window(self._terms.limits[lane], None, now=now, until=deadline).deadline
-        execution = await self._lend_out(lane, wait, is_named=lanes.is_named(priority))
+        execution = await self._lend_out(lane, wait, is_named=lanes.is_named(priority), inside=3)
         execution.asked_at, execution.unit = now, unit
         is_begun = False
         try:

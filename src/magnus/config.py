@@ -70,6 +70,8 @@ class DatabaseConfig:
         dsn: URI, `key=value` pairs or `service=name`; empty: libpq's environment (PGHOST, PGUSER …).
         min_pool_size: Connections that are kept open.
         max_pool_size: Connections that are never exceeded.
+        fleet_size: Instances that will ever use the server at the same time, those of a new version beside the old ones
+            included: each takes its share of the server's connections, and no more. 0: `max_pool_size` alone counts.
         connect_timeout: For one connection to one host, from the first packet to the end of its set-up.
         command_timeout: Limit of lane NORMAL, on the client.
         statement_timeout: The session's limit on the server; not given, it is `command_timeout`.
@@ -103,6 +105,8 @@ class DatabaseConfig:
             `pool_mode=transaction`) stands between; "none": whoever stands between keeps sessions apart.
         direct_dsn: Past the pooler, for what needs a session or must not queue behind the service's own statements: the
             control connection, the slow log, the catalogue. Empty: through the pooler.
+        pooler_admin_dsn: The pooler's console (PgBouncer's database `pgbouncer`), for a role of its `stats_users`; its
+            figures are then in `get_stats`. Empty: they are not.
         replicas: Standbys that may answer reads, one connection string for each; `dsn` is the primary's.
         replica_max_lag: Seconds that a standby may be behind and still be asked.
         replica_wait: Seconds that a read waits for a standby to have what it must see, before the primary is asked.
@@ -127,6 +131,7 @@ class DatabaseConfig:
     dsn: str = field(default="", repr=False)
     min_pool_size: int = 5
     max_pool_size: int = 30
+    fleet_size: int = 0
     connect_timeout: float = 5.0
     command_timeout: float = 30.0
     statement_timeout: float = None  # type: ignore[assignment]  # always a float after __post_init__
@@ -160,6 +165,7 @@ class DatabaseConfig:
     reset: str = "smart"
     pooler: str = "none"
     direct_dsn: str = field(default="", repr=False)
+    pooler_admin_dsn: str = field(default="", repr=False)
     replicas: Sequence[str] = field(default=(), repr=False)
     replica_max_lag: float = 10.0
     replica_wait: float = 0.1
@@ -210,8 +216,8 @@ class DatabaseConfig:
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Self:
         """
         Build from environment variables: `MAGNUS_<FIELD>` for every field that is a text or a number, MAGNUS_LANES,
-        MAGNUS_LANE_TIMEOUTS and MAGNUS_SLOW_LOG_REDACT as JSON (`{"low": {"cap": 2}}`, `{"low": "45s"}`, `["rule"]`),
-        and the names
+        MAGNUS_LANE_TIMEOUTS, MAGNUS_SLOW_LOG_REDACT and MAGNUS_REPLICAS as JSON (`{"low": {"cap": 2}}`,
+        `{"low": "45s"}`, `["rule"]`, `["postgresql://db2/ava"]`), and the names
         DATABASE_URL, DB_POOL_MIN, DB_POOL_MAX, DB_QUERY_TIMEOUT, DB_CONNECT_TIMEOUT, DB_TRANSACTION_TIMEOUT.
 
         `overrides` win over MAGNUS_*, which wins over the others. An empty DATABASE_URL counts as not set.
@@ -237,9 +243,13 @@ class DatabaseConfig:
             if field_name not in overrides and environ.get(name):
                 found[field_name] = {lane: read(f"{name}[{lane}]", own) for lane, own in _json(name, environ[name])}
                 origin[field_name] = name
-        rules = "MAGNUS_SLOW_LOG_REDACT"
-        if "slow_log_redact" not in overrides and environ.get(rules):
-            found["slow_log_redact"], origin["slow_log_redact"] = _json_list(rules, environ[rules]), rules
+        for field_name in _AS_LIST:
+            name = f"MAGNUS_{field_name.upper()}"
+            if field_name not in overrides and environ.get(name):
+                found[field_name], origin[field_name] = (
+                    _json_list(name, environ[name], secret=_AS_LIST[field_name]),
+                    name,
+                )
         try:
             return cls(**found, **overrides)
         except ConfigError as error:
@@ -292,7 +302,9 @@ class DatabaseConfig:
         """
         Return the settings for a connection that needs a session of its own; these, where nothing else was given.
         """
-        return self.replace(dsn=self.direct_dsn, direct_dsn="", pooler="none") if self.direct_dsn else self
+        if not self.direct_dsn:
+            return self
+        return self.replace(dsn=self.direct_dsn, direct_dsn="", pooler_admin_dsn="", pooler="none")
 
     @property
     def safe_dsn(self) -> str:
@@ -401,7 +413,7 @@ _FLAGS: Final[Mapping[str, bool]] = MappingProxyType({
 _SIZES: Final[Mapping[str, int]] = MappingProxyType({
     "min_pool_size": 0, "max_pool_size": 1, "max_retries": 1, "max_waiting": 0, "statement_cache_size": 0,
     "slow_log_queue": 1, "slow_log_rows": 0, "cache_bytes": 0,
-    "prepare_learned": 0,
+    "prepare_learned": 0, "fleet_size": 0,
 })  # fmt: skip
 _DURATIONS: Final[Mapping[str, float]] = MappingProxyType({
     "connect_timeout": 0.001, "command_timeout": 0.001, "statement_timeout": 0.001, "transaction_timeout": 0.001,
@@ -484,11 +496,15 @@ def _replicas(found: object, *, is_pooled: bool) -> tuple[str, ...]:
 
 
 def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:
-    _dsn.parse(_text("direct_dsn", config.direct_dsn, secret=True))
+    for name in ("direct_dsn", "pooler_admin_dsn"):
+        _dsn.parse(_text(name, getattr(config, name), secret=True))
+        if getattr(config, name) and not config.is_pooled:
+            raise ConfigError(name, "***", 'is for pooler="transaction" only; without a pooler dsn is direct')
     if not config.is_pooled:
-        if config.direct_dsn:
-            raise ConfigError("direct_dsn", "***", 'is for pooler="transaction" only; without a pooler dsn is direct')
         return
+    if config.fleet_size:
+        reason = "shares connections of the service's own; behind a pooler the pooler's default_pool_size limits them"
+        raise ConfigError("fleet_size", config.fleet_size, reason)
     if config.cache_notify and not config.direct_dsn:
         raise ConfigError("cache_notify", config.cache_notify, "listens, so behind a pooler it needs direct_dsn")
     settings = {**asked, **config.server_settings}
@@ -567,14 +583,18 @@ def _json(name: str, text: str) -> Iterable[tuple[str, Any]]:
     return found.items()
 
 
-def _json_list(name: str, text: str) -> list[Any]:
+def _json_list(name: str, text: str, *, secret: bool) -> list[Any]:
     try:
         found = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, list):
-        raise ConfigError(name, text, 'must be a JSON list like ["^4[0-9]{15}$"]')
+        raise ConfigError(name, "***" if secret else text, 'must be a JSON list like ["one", "another"]')
     return found
+
+
+# Whether what they hold may be secret.
+_AS_LIST: Final = MappingProxyType({"slow_log_redact": False, "replicas": True})
 
 
 def _lane_from(name: str, own: object) -> LaneSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from magnus._cursors import CursorFactory, PreparedStatement
@@ -42,9 +43,9 @@ class Connection:
         if name.startswith("_"):
             raise AttributeError(name)
         execution = self._check(name)
-        if execution.trace is not None:
-            execution.trace.touched(name)
-        return getattr(execution.raw, name)
+        found = getattr(execution.raw, name)
+        refused = None if execution.trace is None else execution.trace.touched(name)
+        return found if refused is None else partial(_refuse, refused)
 
     def __repr__(self) -> str:
         if self._execution.is_released:
@@ -172,9 +173,12 @@ class Connection:
         """
         Prepare a statement that lives as long as the lease.
         """
+        trace = self._check("prepare").trace
+        if name is not None and trace is not None:
+            refused = trace.touched("prepare")  # somebody else may choose the same name
+            if refused is not None:
+                raise refused
         raw = await self._run("prepare", query, (query,), timeout, name=name, record_class=record_class)
-        if name is not None and self._execution.trace is not None:
-            self._execution.trace.touched("prepare")  # somebody else may choose the same name
         if not self._execution.raw.is_in_transaction():
             # The driver ends its messages without a Sync, which leaves a transaction open with the tables locked.
             await self._execution.send("SELECT 1", query, self._execution.window(timeout))
@@ -316,3 +320,10 @@ class Acquisition:
     ) -> None:
         if self._connection is not None:
             await self._connection.give_back()
+
+
+def _refuse(refused: Exception, *_args: Any, **_options: Any) -> Any:
+    """
+    Raise it at the call: looking whether there is such a method is no use of it.
+    """
+    raise refused

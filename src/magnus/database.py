@@ -14,12 +14,14 @@ from weakref import WeakKeyDictionary
 
 from magnus import lanes
 from magnus._backoff import Budget
-from magnus._beside import Questions
+from magnus._beside import Questions, Turn
 from magnus._clock import MonotonicClock
+from magnus._console import Console
 from magnus._control import INCURABLE, Control, ProbeState
 from magnus._driver import PoolClosed
 from magnus._execution import Execution
 from magnus._figures import Distributions, QueryStats, pool_figures
+from magnus._fleet import Fleet
 from magnus._learning import Learner
 from magnus._pooled import PooledExecution, look, terms_behind
 from magnus._pooler import advice, misjudged
@@ -95,12 +97,17 @@ class Database(Units):
         self._has_served = False
         self._stats = QueryStats(config.slow_query_threshold)
         self._clock: Clock = _CLOCK
-        self._slow_log = None if config.slow_log == "off" else SlowLog(config, notify=self._notify, clock=self._clock)
-        self._questions = Questions(config, "catalogue")
+        self._turn = turn = Turn()
+        self._slow_log: SlowLog | None = None
+        if config.slow_log != "off":
+            self._slow_log = SlowLog(config, notify=self._notify, clock=self._clock, turn=turn)
+        self._questions = Questions(config, "catalogue", turn=turn)
+        self._fleet: Fleet | None = None
         # Behind a pooler there is no session to reset, so nothing need be known of what statements leave there.
         is_smart = config.reset == "smart" and not config.is_pooled
         self._learner = Learner(self._questions.ask) if is_smart else None
         self._execution: type[Execution] = PooledExecution if config.is_pooled else Execution
+        self._console = Console(config) if config.is_pooled else None
         self._is_looked_at = False
         self._looking: asyncio.Task[None] | None = None
         self._cache = QueryCache(config.cache_bytes, now=self._clock.now, is_writing=self._is_writing)
@@ -178,8 +185,16 @@ class Database(Units):
     async def _open(self, *, wait: bool) -> None:
         pool = Pool(self._config, notify=self._heard, clock=self._clock)
         pool.tap(self._took if self._watchers else None)
+        self._turn.reset()
+        fleet = self._fleet_of(pool)
         control = Control(
-            self._config, notify=self._notify, clock=self._clock, snapshot=pool.snapshot, refused=pool.refused
+            self._config,
+            notify=self._notify,
+            clock=self._clock,
+            snapshot=pool.snapshot,
+            refused=pool.refused,
+            purpose=str if fleet is None else fleet.purpose,
+            look=None if fleet is None else fleet.read,
         )
         is_open = False
         try:
@@ -189,6 +204,7 @@ class Database(Units):
                 raise error
             if is_up:
                 await self._look(control)
+                await control.look_around()
             await pool.open()
             if is_up:
                 await pool.warmup(self._config.min_pool_size)
@@ -197,9 +213,12 @@ class Database(Units):
             if not is_open:
                 await control.close()
                 await pool.close(0.0)
-        self._pool, self._control = pool, control
+        self._pool, self._control, self._fleet = pool, control, fleet
         self._is_draining = self._has_served = False
         control.start()
+        if self._console is not None:
+            watch_forks(self._console)
+            self._console.start()
         if self._replicas is not None:
             watch_forks(self._replicas)
             await self._replicas.open()
@@ -212,6 +231,17 @@ class Database(Units):
             watch_forks(self._questions)
             self._learner.start()
         self._cache.open()
+
+    def _fleet_of(self, pool: Pool) -> Fleet | None:
+        """
+        Return what sees the other instances; None where the control connection is a pooler's, on any of its sessions.
+        """
+        if self._config.is_pooled and not self._config.direct_dsn:
+            return None
+        fleet = Fleet(self._config, notify=self._notify, clock=self._clock, size=lambda: pool.sizes, limit=pool.limit)
+        if fleet.is_sharing:
+            pool.limit(1)  # until the share is known
+        return fleet
 
     async def _look(self, control: Control) -> None:
         """
@@ -257,15 +287,17 @@ class Database(Units):
         try:
             await pool.close(timeout)
         finally:
+            if self._learner is not None:
+                await self._learner.close()  # first: what the log still writes may wait for its turn
             if self._slow_log is not None:
                 await self._slow_log.close()
-            if self._learner is not None:
-                await self._learner.close()
+            if self._console is not None:
+                await self._console.close()
             if self._replicas is not None:
                 await self._replicas.close()
             await self._cache.close()
             pool.tap(None)  # what it did not tell yet is told
-            self._pool = self._control = None
+            self._pool = self._control = self._fleet = None
             await control.close()
 
     async def __aenter__(self) -> Self:
@@ -441,9 +473,11 @@ class Database(Units):
     def reads_after(self, key: str | None = None, *, token: str | None = None) -> Iterator[None]:
         """
         Let reads inside see what was written inside, or anywhere under the same `key` in this process (an account's),
-        and what `token` names. Without such a scope a read sees all that was written by this process.
+        and what `token` names; inside another such scope also what that must see. Without one a read sees all that was
+        written by this process.
 
-        A `token` that is none is ignored. Without standbys every read sees everything.
+        A `token` that is none is ignored, with the event `database_read_token_ignored`; one of a place that nobody
+        wrote sends reads to the primary. Without standbys every read sees everything.
         """
         if self._replicas is None:
             yield
@@ -492,7 +526,8 @@ class Database(Units):
     def get_stats(self) -> dict[str, Any]:
         """
         Return all figures as a plain dict, ready for JSON: `query_stats`, `pool_stats`; `prepared_statements` while
-        connected, `slow_log` where it is on, `cache` once a cached function was called.
+        connected, `slow_log` where it is on, `cache` once a cached function was called, `replicas` and `pooler` where
+        there are some.
         """
         pool = None if self._pool is None else self._pool.snapshot()
         is_connected = self._pool is not None and self._control is not None and self._control.verdicts.is_ok
@@ -500,8 +535,13 @@ class Database(Units):
             "query_stats": {**self._stats.snapshot(), **self._retrier.figures()},
             "pool_stats": pool_figures(pool, is_connected=is_connected, max_size=self._config.max_pool_size),
         }
+        fleet = None if self._fleet is None else self._fleet.figures()
+        if fleet is not None:
+            found["fleet"] = fleet
         if self._replicas is not None:
             found["replicas"] = self._replicas.figures()
+        if self._console is not None:
+            found["pooler"] = self._console.figures()
         if self._pool is not None:
             found["prepared_statements"] = self._pool.statements()
         if self._slow_log is not None:
@@ -607,19 +647,19 @@ class Database(Units):
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
         return self._execution(pool, lease, self._terms)
 
-    async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
+    async def _lend(self, lane: QueryPriority, deadline: float, *, is_named: bool, inside: int = 2) -> Execution:
         """
-        Take a lease for user code, which may keep it: it is watched.
+        Take a lease for user code, which may keep it: it is watched. `inside`: see `Pool.hold`.
         """
         pool = self._open_pool()
         wanted = self._terms.limits[lane].server
         lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=wanted)
-        pool.hold(lease, inside=2)
+        pool.hold(lease, inside)
         reading = loading.get()
         if reading is not None and not self._config.is_pooled:
             return KeyedExecution(pool, lease, self._terms, reading)
         if self._replicas is not None:
-            return NotedExecution(pool, lease, self._terms, self._replicas.mark())
+            return NotedExecution(pool, lease, self._terms, self._replicas.reader())
         execution = self._execution(pool, lease, self._terms)
         if reading is not None and isinstance(execution, PooledExecution):
             execution.checks = checks_of(reading)

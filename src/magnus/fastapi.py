@@ -13,6 +13,7 @@ from magnus.web.problems import (
     problem_response,
     problem_responses,
 )
+from magnus.web.read_tokens import ReadTokenMiddleware
 
 __all__ = [
     "AdmissionMiddleware",
@@ -21,6 +22,7 @@ __all__ = [
     "Magnus",
     "Problem",
     "ProblemDetails",
+    "ReadTokenMiddleware",
     "RequestIdMiddleware",
     "Tx",
     "current_database",

@@ -206,6 +206,18 @@ class ReplicaLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadTokenIgnored(Event):
+    """
+    A client came with a read token that is none, and reads without it; told once a minute at most. `count` is how many
+    were ignored since the start.
+    """
+
+    name: ClassVar[str] = "database_read_token_ignored"
+    level: ClassVar[str] = "warning"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryTimedOut(Event):
     """
     A statement was ended at the limit of its lane. `query` is the statement's first 200 characters, without
@@ -418,6 +430,51 @@ class PoolResized(Event):
     name: ClassVar[str] = "pool_resized"
     min: int
     max: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOverBudget(Event):
+    """
+    All `instances` on this server together may open `connections`, and there is only the `budget` for them: `limit`
+    ("max_connections", "role" or "database") allows `most`, of which `reserved` are kept for operators and `others`
+    are in use by other clients. Raised when it begins.
+    """
+
+    name: ClassVar[str] = "database_fleet_over_budget"
+    level: ClassVar[str] = "warning"
+    instances: int
+    connections: int
+    budget: int
+    limit: str
+    most: int
+    reserved: int
+    others: int
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetWithinBudget(Event):
+    """
+    The instances' `connections` fit into the `budget` again.
+    """
+
+    name: ClassVar[str] = "database_fleet_within_budget"
+    instances: int
+    connections: int
+    budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class FleetUnseen(Event):
+    """
+    The other instances cannot be seen, so the pool keeps the size that it has, `pool_size`. Raised by instances that
+    share, when it begins.
+    """
+
+    name: ClassVar[str] = "database_fleet_unseen"
+    level: ClassVar[str] = "warning"
+    reason: str
+    pool_size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ Which one may answer is `_routing`'s. A read that fails on a standby is asked of
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,16 +16,18 @@ import asyncpg
 from magnus import _driver, lanes
 from magnus._beside import open_beside
 from magnus._execution import Execution
-from magnus._routing import Position, Primary, Standing, choose, is_for_primary, may_become_fit
+from magnus._marks import Mark, Reader, reader_of, reading_as
+from magnus._routing import Position, Primary, Standing, choose, is_ahead, is_for_primary, may_become_fit
 from magnus._statements import Statements
 from magnus.errors import ConfigError, MagnusError, QueryTimeout
-from magnus.observe import ReplicaLost, ReplicaReady
+from magnus.observe import ReadTokenIgnored, ReplicaLost, ReplicaReady
 from magnus.pool import Pool
 from magnus.retry import READ, Retrier, RetryPolicy
 from magnus.session import window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     from magnus._clock import Clock
     from magnus._driver import Connection
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from magnus.lanes import QueryPriority
     from magnus.observe import Event
     from magnus.pool import Lease
-    from magnus.retry import Rights
+    from magnus.retry import Attempts, Rights
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
@@ -43,6 +45,7 @@ _EAGER: Final = 0.005
 _ANSWER: Final = 0.4
 _REOPEN: Final = 0.2
 _KEYS: Final = 10_000
+_BETWEEN_TOKENS: Final = 60.0
 _SMOOTH: Final = 0.2
 
 _STANDING: Final = """
@@ -60,47 +63,8 @@ SELECT ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_inser
 """
 
 
-# --- what a reader must see ------------------------------------------------------------------------------------------
+# --- leases of user code ----------------------------------------------------------------------------------------------
 
-
-class Mark:
-    """
-    What one reader wrote so far, or was shown by somebody who did: a read of its must see that much.
-
-    Nothing is asked when something is written. The next read asks the primary where it stands, which is at least there.
-    """
-
-    __slots__ = ("_position", "_resolved", "_written")
-
-    def __init__(self) -> None:
-        self._written = self._resolved = 0
-        self._position: Position | None = None
-
-    def wrote(self) -> None:
-        """
-        Take note that something may have been committed.
-        """
-        self._written += 1
-
-    def saw(self, position: Position) -> None:
-        """
-        Take note of a position that came from elsewhere.
-        """
-        if self._position is None or position > self._position:
-            self._position = position
-
-    async def need(self, ask: Callable[[], Awaitable[Primary]]) -> Position | None:
-        """
-        Return what a read must see, None when nothing was written. Whatever `ask` raises is raised.
-        """
-        written = self._written
-        if self._resolved < written:
-            self.saw((await ask()).position)
-            self._resolved = max(self._resolved, written)
-        return self._position
-
-
-_mark: ContextVar[Mark | None] = ContextVar("magnus_mark", default=None)
 _held: ContextVar[tuple[NotedExecution, ...]] = ContextVar("magnus_held", default=())
 
 
@@ -110,11 +74,11 @@ class NotedExecution(Execution):
     around it reads from the primary.
     """
 
-    __slots__ = ("_mark",)
+    __slots__ = ("_reader",)
 
-    def __init__(self, pool: Pool, lease: Lease, terms: Terms, mark: Mark) -> None:
+    def __init__(self, pool: Pool, lease: Lease, terms: Terms, reader: Reader) -> None:
         super().__init__(pool, lease, terms)
-        self._mark = mark
+        self._reader = reader
         _held.set((*(other for other in _held.get() if not other.is_released), self))
 
     @property
@@ -130,7 +94,7 @@ class NotedExecution(Execution):
         try:
             await super().give_back(is_known=is_known)
         finally:
-            self._mark.wrote()
+            self._reader.wrote()
 
 
 # --- one standby -----------------------------------------------------------------------------------------------------
@@ -288,6 +252,7 @@ class Replicas:
         self._config = config
         self._clock = clock
         self._terms = terms
+        self._notify = notify
         self.members = [Replica(target, terms, notify, clock) for target in config.replica_configs()]
         self._primary: Primary | None = None
         self._con: Connection | None = None
@@ -297,10 +262,13 @@ class Replicas:
         self._waiting = 0
         self._wake = asyncio.Event()
         self._came = asyncio.Event()
-        self._default = Mark()
+        self._everybody = Mark()
+        self._default = Reader(self._everybody)
         self._marks: OrderedDict[str, Mark] = OrderedDict()
+        self._has_forgotten = False
         self.must_be_primary: Callable[[], bool] = bool
-        self.primary_reads = self.waits = 0
+        self.primary_reads = self.waits = self.ignored_tokens = 0
+        self._told_of_token = -math.inf
 
     # --- life
 
@@ -390,38 +358,54 @@ class Replicas:
 
     # --- what a reader must see
 
-    def mark(self) -> Mark:
+    def reader(self) -> Reader:
         """
-        Return the mark of the running code: that of its scope, else the one of the whole process.
+        Return what the running code is as a reader: within its scopes, else as anybody of the whole process.
         """
-        return _mark.get() or self._default
+        return reader_of(self, self._default)
 
-    @contextmanager
-    def scope(self, key: str | None, token: str | None) -> Iterator[Mark]:
+    def scope(self, key: str | None, token: str | None) -> AbstractContextManager[None]:
         """
-        Give the code inside a mark of its own, or the one of `key`, which has at least seen `token`.
+        Give the code inside a mark of its own, or the one of `key`, which has at least seen `token`; what the scopes
+        around it must see it must see too.
         """
-        mark = Mark() if key is None else self._marks.setdefault(key, Mark())
-        if key is not None:
-            self._marks.move_to_end(key)
-            if len(self._marks) > _KEYS:
-                _, oldest = self._marks.popitem(last=False)
-                self._default.wrote()  # whoever had it is as careful as everybody now
-                del oldest
+        mark = Mark() if key is None else self._mark_of(key)
         position = None if token is None else Position.parse(token)
         if position is not None:
             mark.saw(position)
-        before = _mark.set(mark)
-        try:
-            yield mark
-        finally:
-            _mark.reset(before)
+        elif token is not None:
+            self._ignore_token()
+        return reading_as(self, self.reader().within(mark))
+
+    def _mark_of(self, key: str) -> Mark:
+        mark = self._marks.get(key)
+        if mark is None:
+            mark = self._marks[key] = Mark()
+            if self._has_forgotten:
+                mark.wrote()  # what was written under this key before may have been forgotten
+        self._marks.move_to_end(key)
+        if len(self._marks) > _KEYS:
+            self._marks.popitem(last=False)
+            self._has_forgotten = True
+        return mark
+
+    def _ignore_token(self) -> None:
+        """
+        Count what is no token; it came from a client, who must not fill the log.
+        """
+        self.ignored_tokens += 1
+        now = self._clock.now()
+        if now >= self._told_of_token + _BETWEEN_TOKENS:
+            self._told_of_token = now
+            self._notify(ReadTokenIgnored(self.ignored_tokens))
 
     async def token(self) -> str | None:
         """
         Return what a later reader elsewhere must see to see what the running code wrote; None when it wrote nothing.
         """
-        need = await self.mark().need(self.ask)
+        need = await self.reader().need(self.ask)
+        if need is not None and (self._primary is None or need.timeline != self._primary.position.timeline):
+            need = (await self.ask()).position  # so that the next reader is not sent to the primary for ever
         return None if need is None else str(need)
 
     # --- the choice
@@ -436,10 +420,12 @@ class Replicas:
             if lease.is_deciding:
                 return None
             if not lease.is_released:
-                self.mark().wrote()  # it may have written, and tells only at its end
+                self.reader().wrote()  # it may have written, and tells only at its end
         try:
             async with asyncio.timeout(max(min(deadline - self._clock.now(), self._config.replica_wait), 0.0)):
-                need = await self.mark().need(self.ask)
+                need = await self.reader().need(self.ask)
+                if is_ahead(self._primary, need):
+                    await self.ask()
         except Exception:  # noqa: BLE001  # nobody can say what must be seen, so the primary is asked
             return None
         found = self._choose(need)
@@ -493,11 +479,11 @@ class Replicas:
         Run one statement: a read on a standby that may answer it, everything else by `primary`.
         """
         if rights is not READ:
-            mark = self.mark()
+            reader = self.reader()
             try:
                 return await primary(method, text, args, priority, timeout, rights, **options)
             finally:
-                mark.wrote()
+                reader.wrote()
         now = self._clock.now
         span = window(self._terms().reading[lanes.resolve(priority)], timeout, now=now())
         member = await self.pick(span.deadline)
@@ -520,11 +506,11 @@ class Replicas:
         """
         Run by `primary` what always may write.
         """
-        mark = self.mark()
+        reader = self.reader()
         try:
             return await primary(*args, **options)
         finally:
-            mark.wrote()
+            reader.wrote()
 
     async def begin(  # noqa: PLR0917
         self,
@@ -535,6 +521,7 @@ class Replicas:
         deadline: float,
         transaction: Transaction,
         wait: float | None = None,
+        unit: Attempts | None = None,
     ) -> Execution:
         """
         Begin a transaction: one that is READ ONLY on a standby that may answer it, every other by `primary`.
@@ -542,7 +529,7 @@ class Replicas:
         is_for_standby = mode.readonly and mode.isolation != "serializable" and not mode.deferrable
         member = await self.pick(deadline) if is_for_standby and not transaction.first else None
         if member is not None:
-            lane = lanes.resolve(priority)
+            lane, now = lanes.resolve(priority), self._clock.now()
             try:
                 execution = await member.lend(lane, wait or deadline, is_named=lanes.is_named(priority))
                 transaction.tag = await self._begun(execution, mode, timeout, deadline)
@@ -552,8 +539,9 @@ class Replicas:
                 member.suspect()
             else:
                 member.reads += 1
+                execution.asked_at, execution.unit = now, unit
                 return execution
-        return await primary(mode, priority, timeout, deadline, transaction, wait)
+        return await primary(mode, priority, timeout, deadline, transaction, wait, unit)
 
     @staticmethod
     async def _begun(execution: Execution, mode: TransactionMode, timeout: float | None, deadline: float) -> str:
@@ -574,6 +562,7 @@ class Replicas:
             "members": [member.figures(self._primary) for member in self.members],
             "primary_reads": self.primary_reads,
             "waits": self.waits,
+            "ignored_tokens": self.ignored_tokens,
         }
 
 

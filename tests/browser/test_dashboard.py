@@ -21,11 +21,14 @@ from playwright.async_api import async_playwright, expect
 from magnus import DatabaseConfig, QueryPriority
 from magnus.fastapi import Magnus
 from magnus.observe import ConnectFailed, HealthCheckFailed, LeakSuspected, OutcomeNotKnown, PoolWarmed, Retry
+from tests.pgbouncer import pgbouncer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from playwright.async_api import Browser, Page
+
+    from magnus.embedded import Cluster
 
 PAGES = ("overview", "pool", "live", "queries", "slow", "findings", "events")
 LIMIT = 60_000
@@ -81,12 +84,14 @@ class Look:
 
 
 @contextlib.asynccontextmanager
-async def service(dsn: str, *, token: str | None = None, app_name: str = "shop", pool: int = 3) -> AsyncIterator[Any]:
+async def service(
+    dsn: str, *, token: str | None = None, app_name: str = "shop", pool: int = 3, **settings: Any
+) -> AsyncIterator[Any]:
     """
     A small service with the dashboard, on a real port; yields its Magnus and the dashboard's address.
     """
     config = DatabaseConfig(
-        dsn=dsn, min_pool_size=1, max_pool_size=pool, application_name=app_name, slow_query_threshold=0.05
+        dsn=dsn, min_pool_size=1, max_pool_size=pool, application_name=app_name, slow_query_threshold=0.05, **settings
     )
     magnus = Magnus(config, warmup=1)
     app = FastAPI(lifespan=magnus.lifespan)
@@ -331,3 +336,30 @@ async def test_a_server_that_goes_away_takes_its_panels_and_nothing_else(counted
             await asyncio.to_thread(server.start_blocking)
         await expect(look.page.get_by_text("Ready: the database answers")).to_be_visible()
         await expect(look.page.get_by_text("Server: the server cannot be reached")).to_have_count(0)
+
+
+async def test_the_poolers_figures_are_on_the_page_of_the_pool(
+    browser: Browser, server: Cluster, database: str, dsn: str
+) -> None:
+    """
+    Who waits there is a verdict; without its console the page says what to set.
+    """
+    async with pgbouncer(server, default_pool_size=1) as pooler:
+        asked = {"pooler": "transaction", "direct_dsn": dsn, "health_check_interval": 0.2}
+        console = {"pooler_admin_dsn": pooler.dsn("pgbouncer")}
+        async with service(pooler.dsn(database), **asked, **console) as (magnus, address), Look.at(browser) as look:
+            works = [asyncio.create_task(magnus.database.execute("SELECT pg_sleep(60)")) for _ in range(2)]
+            await look.page.goto(f"{address}#/pool")
+            row = look.page.locator("section, .card", has_text="PgBouncer 1.").locator("tbody tr")
+            await expect(row.locator("td").nth(2)).to_have_text("1")
+            if folder := os.environ.get("MAGNUS_TEST_PICTURES"):
+                await look.page.screenshot(path=f"{folder}/pooler.png", full_page=True)
+            await look.page.goto(f"{address}#/overview")
+            await expect(look.page.get_by_text("1 client waits for a server connection at PgBouncer")).to_be_visible()
+            for work in works:
+                work.cancel()
+            await asyncio.gather(*works, return_exceptions=True)
+            assert look.said == []
+        async with service(pooler.dsn(database), **asked) as (_, address), Look.at(browser) as look:
+            await look.page.goto(f"{address}#/pool")
+            await expect(look.page.get_by_text("set pooler_admin_dsn")).to_be_visible()

@@ -21,8 +21,8 @@ async def price(db, id):
 
 
 @pytest.fixture
-async def db(dsn):
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=5, slow_log="off")) as found:
+async def db(target):
+    async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=5, slow_log="off")) as found:
         await found.execute(SCHEMA)
         yield found
 

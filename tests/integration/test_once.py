@@ -45,9 +45,9 @@ ORDER = Order("AAAA", Decimal("10.50"))
 
 
 @pytest.fixture
-async def db(dsn):
+async def db(target):
     """A database with the table of keys, and one of trades."""
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=4, retry_delay=0.01)) as found:
+    async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=4, retry_delay=0.01)) as found:
         await once.install(found)
         await found.execute("CREATE TABLE trade (id int GENERATED ALWAYS AS IDENTITY, symbol text, quantity numeric)")
         found.runs = 0
@@ -156,10 +156,10 @@ async def test_a_conflict_runs_the_unit_again(db):
     assert (db.runs, await trades(db)) == (2, 1)
 
 
-async def test_it_takes_no_round_trip_more_than_its_transaction(db, dsn):
+async def test_it_takes_no_round_trip_more_than_its_transaction(db, target):
     """The key goes with BEGIN and the answer with COMMIT; lock_timeout is the unit's own while it runs."""
     calls = []
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=1)) as one:
+    async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=1)) as one:
         async with one.acquire() as con:
             raw = con._execution.raw  # the pool's only connection
         raw.add_query_logger(lambda query: calls.append(query.query))
@@ -239,7 +239,7 @@ async def test_a_waiting_repeat_ends_at_its_own_deadline(db):
     assert not (await first).replayed
 
 
-async def test_the_same_key_in_another_process_is_in_progress_after_a_bound(db, dsn, monkeypatch):
+async def test_the_same_key_in_another_process_is_in_progress_after_a_bound(db, target, monkeypatch):
     """The second waits for the first transaction's row, then says so; with the first one's end it finds the answer."""
     monkeypatch.setattr(once, "WAIT", 0.1)
     gate = asyncio.Event()
@@ -248,7 +248,7 @@ async def test_the_same_key_in_another_process_is_in_progress_after_a_bound(db, 
         await gate.wait()
         return await book(db)(tx)
 
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1)) as elsewhere:
+    async with Database(DatabaseConfig(**target, min_pool_size=1)) as elsewhere:
         first = asyncio.create_task(run(db, slowly))
         await until(lambda: is_used(db, 1))
         await until(lambda: is_open(elsewhere))
@@ -390,9 +390,9 @@ async def test_an_answer_that_could_not_be_read_again_is_an_error_at_once(db):
     assert await db.fetchval("SELECT count(*) FROM magnus_once") == 0
 
 
-async def test_without_the_table_the_error_says_how_to_make_it(dsn):
+async def test_without_the_table_the_error_says_how_to_make_it(target):
     """Not a bare "relation does not exist"."""
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1)) as bare:
+    async with Database(DatabaseConfig(**target, min_pool_size=1)) as bare:
         bare.runs = 0
         with pytest.raises(DatabaseError, match="magnus once install"):
             await run(bare)

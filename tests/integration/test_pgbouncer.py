@@ -1,6 +1,7 @@
 """Through a real PgBouncer in transaction mode: nothing leaks, nothing is lost, a wrong setting is named."""
 
 import asyncio
+import json
 import random
 from contextlib import asynccontextmanager
 
@@ -179,11 +180,15 @@ async def test_listeners_and_named_statements_of_the_driver_are_refused(db):
             await con.add_listener("x", print)
         with pytest.raises(NeedsSession):
             await con.prepare("SELECT 1", name="mine")
+    assert await db.fetchval("SELECT count(*) FROM pg_prepared_statements") == 0
 
 
 async def test_a_write_declared_a_read_is_refused(db):
-    """It gets a READ ONLY transaction, as its text is no query."""
+    """It gets a READ ONLY transaction, as its text is no query, or calls what nobody knows."""
     await db.execute("CREATE TABLE t (a int)")
+    await db.execute("CREATE FUNCTION sneak() RETURNS int LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING 1'")
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await db.fetchval("SELECT sneak()", read=True)
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         await db.fetchval("INSERT INTO t VALUES (1) RETURNING a", read=True)
     assert await db.fetchval("SELECT count(*) FROM t") == 0
@@ -273,3 +278,52 @@ async def test_a_pooler_that_restarts_is_found_again(db, pooler):
             return False
 
     await until(is_back)
+
+
+# --- the pooler's own figures
+
+
+async def figures(db, wanted):
+    async def is_so():
+        return wanted(db.get_stats()["pooler"])
+
+    await until(is_so)
+    return db.get_stats()["pooler"]
+
+
+async def test_the_poolers_own_figures_are_in_the_stats(config, pooler):
+    """Of this database alone, asked on its console: who works, who waits, and for how long."""
+    config = config.replace(pooler_admin_dsn=pooler.dsn("pgbouncer"), health_check_interval=0.05, min_pool_size=8)
+    async with connected(config) as db:
+
+        def is_full(found):
+            return any((p["servers_active"], p["clients_waiting"]) == (BACKENDS, 2) for p in found.get("pools", ()))
+
+        tasks = [asyncio.create_task(db.execute("SELECT pg_sleep(30)")) for _ in range(BACKENDS + 2)]
+        found = await figures(db, is_full)
+        assert found["version"].startswith("1.")
+        (pool,) = found["pools"]
+        assert (pool["user"], pool["mode"]) == ("postgres", "transaction")
+        assert pool["max_wait_ms"] > 0
+        assert json.loads(json.dumps(found)) == found
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_figures_that_cannot_be_had_are_said_to_be_so_and_disturb_nothing(config, pooler, dsn, database):
+    """No console named, something else in its place, a pooler that goes away and comes back."""
+    config = config.replace(health_check_interval=0.05)
+    async with connected(config) as db:
+        assert "pooler_admin_dsn" in db.get_stats()["pooler"]["unavailable"]
+    async with connected(config.replace(pooler_admin_dsn=dsn)) as db:
+        await figures(db, lambda found: "is pooler_admin_dsn that of" in found.get("unavailable", ""))
+        assert await db.fetchval("SELECT 1") == 1
+    async with connected(config.replace(pooler_admin_dsn=pooler.dsn("pgbouncer"))) as db:
+        await figures(db, lambda found: "pools" in found)
+        pooler.stop()
+        await figures(db, lambda found: "cannot be asked" in found.get("unavailable", ""))
+        await pooler.start()
+        await figures(db, lambda found: "pools" in found)
+    async with Database(config.replace(pooler="none", dsn=dsn, direct_dsn="")) as direct:
+        assert "pooler" not in direct.get_stats()

@@ -33,7 +33,7 @@ async def test_a_rare_value_among_frequent_ones_wants_plans_of_its_own(dsn):
     """And many joins of little tables want one that is made once; on the connections of the layer and of the driver."""
     async with Database(DatabaseConfig(dsn=dsn, max_pool_size=2, min_pool_size=1, slow_log="off")) as db:
         await db.execute(SKEWED)
-        await db.execute("CREATE TABLE one (id int); INSERT INTO one VALUES (1)")
+        await db.execute("CREATE TABLE one (id int); INSERT INTO one VALUES (1); ANALYZE one")
         async with db.acquire() as con:
             found = await plan_mode(con, "SELECT n FROM skewed WHERE kind = $1 ORDER BY n LIMIT 1", [[1], [0]])
             assert found.advice == "force_custom_plan"

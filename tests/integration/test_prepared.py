@@ -53,6 +53,17 @@ async def test_preparing_leaves_no_transaction_and_no_lock(dsn, other):
             await other.execute("SET LOCAL lock_timeout = '2s'; ALTER TABLE item ADD COLUMN more int")
 
 
+async def test_they_are_planned_where_the_server_can_and_not_run(dsn, other):
+    """Planning is what finds that a table must not be read; a CALL has no plan, and is no less prepared."""
+    await other.execute("CREATE PROCEDURE nothing(a int) LANGUAGE sql AS 'UPDATE item SET n = a'")
+    async with Database(config(dsn, prepare=[WRITE, "CALL nothing($1)"])) as db:
+        assert db.get_stats()["prepared_statements"]["refused"] == []
+        assert await other.fetchval("SELECT sum(n) FROM item") == 45
+    async with Database(config(dsn, prepare=[READ], server_settings={"role": "pg_signal_backend"})) as db:
+        refused = db.get_stats()["prepared_statements"]["refused"]
+    assert refused == (["InsufficientPrivilegeError"] if other.get_server_version().major >= 16 else [])
+
+
 async def test_what_the_server_refuses_is_left_out_and_told(dsn, other):
     async with Database(config(dsn, prepare=["SELECT * FROM nowhere WHERE id = $1", READ])) as db:
         assert await db.fetchval(READ, 3) == 3

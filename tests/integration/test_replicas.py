@@ -4,10 +4,13 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
+import httpx2
 import pytest
+from fastapi import FastAPI
 
 from magnus import ConfigError, Database, DatabaseConfig, MagnusError, cached
 from magnus.embedded import throwaway
+from magnus.fastapi import ReadTokenMiddleware
 from magnus.testing import frozen, kill, promote, standby_of, until_replayed
 from tests.facade_fakes import until
 from tests.servers import binaries_or_skip
@@ -98,6 +101,18 @@ async def test_inside_a_transaction_that_may_write_every_read_goes_to_the_primar
             assert await db.fetchval(IS_STANDBY, read=True)
 
 
+async def test_a_primary_among_the_replicas_is_passed_over(trio):
+    """So a service may name all members, whatever they are at the moment."""
+    primary, standbys = trio
+    async with connected(primary, [primary, *standbys]) as db:
+        await usable(db, 2)
+        with db.reads_after():
+            for _ in range(20):
+                assert await db.fetchval(IS_STANDBY, read=True)
+        assert reads(db)[0] == 0
+        assert [event.name for event in db.seen].count("database_replica_ready") == 2
+
+
 async def test_what_was_written_is_seen_by_the_next_read(db):
     """By statements, transactions and leases; each reader's own, over two standbys that lag."""
 
@@ -153,6 +168,110 @@ async def test_a_token_carries_it_to_another_process(trio, db):
     with db.reads_after(token="nonsense"):
         assert await db.read_token() is None
         assert await db.fetchval(IS_STANDBY, read=True)
+
+
+async def test_what_is_written_in_a_scope_is_seen_by_those_around_it_and_by_those_without_one(trio):
+    """Scopes nest, by key or without one."""
+    change, look = "UPDATE counter SET value = $1 WHERE id = 94", "SELECT value FROM counter WHERE id = 94"
+    async with connected(*trio) as db:
+        for value in range(400, 405):
+            with db.reads_after():
+                with db.reads_after("account:94"):
+                    await db.execute(change, value)
+                assert await db.fetchval(look, read=True) == value
+            with db.reads_after("account:94"):
+                await db.execute(change, value + 100)
+            assert await db.fetchval(look, read=True) == value + 100
+        with db.reads_after():
+            await db.execute(change, 7)
+            with db.reads_after("account:93"):
+                assert await db.fetchval(look, read=True) == 7
+        assert sum(reads(db)) > 0
+
+
+async def test_a_key_that_may_have_been_forgotten_sees_what_was_written_under_it(trio, monkeypatch):
+    """Of many keys the oldest are let go."""
+    monkeypatch.setattr("magnus.replicas._KEYS", 1)
+    async with connected(*trio) as db:
+        for value in range(500, 505):
+            with db.reads_after("a"):
+                await db.execute("UPDATE counter SET value = $1 WHERE id = 92", value)
+            with db.reads_after("b"):
+                pass
+            with db.reads_after("a"):
+                assert await db.fetchval("SELECT value FROM counter WHERE id = 92", read=True) == value
+
+
+async def test_what_is_no_token_is_told_once_and_what_was_made_up_waits_for_nobody(db):
+    """A place that nobody wrote: the primary answers at once, and with it comes a token that is one."""
+    for _ in range(3):
+        with db.reads_after(token="'; --"):
+            assert await db.fetchval(IS_STANDBY, read=True)
+    assert [event.count for event in db.seen if event.name == "database_read_token_ignored"] == [1]
+    assert db.get_stats()["replicas"]["ignored_tokens"] == 3
+    for token in ("1-ffffffffffffffff", "0-0", "ffffffff-0"):
+        with db.reads_after(token=token):
+            assert not await db.fetchval(IS_STANDBY, read=True)
+            found = await db.read_token()
+        if not token.startswith("1"):
+            with db.reads_after(token=found):
+                assert await db.fetchval(IS_STANDBY, read=True)
+    assert db.get_stats()["replicas"]["waits"] <= 2  # for the tokens that are some
+
+
+def service(db):
+    """A counter over HTTP."""
+    app = FastAPI()
+
+    @app.post("/{value}")
+    async def write(value: int) -> None:
+        await db.execute("UPDATE counter SET value = $1 WHERE id = 91", value)
+
+    @app.get("/")
+    async def read() -> list[int | bool]:
+        found = await db.fetchrow(f"SELECT value, ({IS_STANDBY}) FROM counter WHERE id = 91", read=True)
+        return list(found)
+
+    async def database(_scope):
+        return db
+
+    app.add_middleware(ReadTokenMiddleware, cookie=True, database=database)
+    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test")
+
+
+@pytest.mark.parametrize("way", ["header", "cookie"])
+async def test_a_token_goes_with_the_response_and_comes_with_the_next_request(trio, db, way):
+    """To another process, over standbys that lag; without it that one need not see the write."""
+    async with connected(*trio) as elsewhere, service(db) as one, service(elsewhere) as other:
+        for value in range(600, 610):
+            written = await one.post(f"/{value}")
+            token = written.headers["Magnus-Read-Token"]
+            assert written.headers["Set-Cookie"].startswith(f"magnus_read_token={token}; Path=/; Max-Age=11; HttpOnly")
+            carried = {"Magnus-Read-Token": token} if way == "header" else {"Cookie": f"a=b; magnus_read_token={token}"}
+            other.cookies.clear()
+            found = await other.get("/", headers=carried)
+            assert found.json()[0] == value
+            assert "Magnus-Read-Token" not in found.headers
+        assert sum(reads(elsewhere)) > 0
+        unread = await other.get("/", headers={"Magnus-Read-Token": "no token"})
+        assert unread.json()[1]
+
+
+async def test_a_response_whose_token_nobody_knows_sends_the_next_request_to_the_primary(db, monkeypatch):
+    """The write is done, and its response is not lost."""
+
+    async def silent():
+        raise TimeoutError
+
+    async with service(db) as one:
+        with monkeypatch.context() as patch:
+            patch.setattr(db._replicas, "ask", silent)
+            written = await one.post("/700")
+        assert written.status_code == 200
+        assert written.headers["Magnus-Read-Token"] == "0-0"
+        found = await one.get("/", headers={"Magnus-Read-Token": "0-0"})
+        assert found.json() == [700, False]
+        assert found.headers["Magnus-Read-Token"] != "0-0"
 
 
 async def test_who_wrote_nothing_does_not_wait(db):
@@ -261,6 +380,16 @@ async def test_what_is_kept_for_others_is_read_from_the_primary(db):
     with db.reads_after():
         assert not await origin(db)
         assert await db.fetchval(IS_STANDBY, read=True)
+
+
+def test_replicas_come_from_the_environment():
+    """As a JSON list; what is in it is shown to nobody."""
+    found = DatabaseConfig.from_environ({"MAGNUS_REPLICAS": '["postgresql://a@b/d", "postgresql://a@c/d"]'})
+    assert found.replicas == ("postgresql://a@b/d", "postgresql://a@c/d")
+    for text in ("postgresql://a:secret@b/d", '{"a": "secret"}', '["postgresql://a:secret@b,c/d"]', "[5]"):
+        with pytest.raises(ConfigError, match="MAGNUS_REPLICAS") as caught:
+            DatabaseConfig.from_environ({"MAGNUS_REPLICAS": text})
+        assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("hosts", ["postgresql://a@b,c/d", "", "postgresql:///d"])

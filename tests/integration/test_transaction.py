@@ -31,9 +31,9 @@ SLOW_COMMIT = """
 
 
 @pytest.fixture
-async def db(dsn):
+async def db(target):
     """A database with a table `t` whose COMMIT can be made to wait."""
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=4)) as found:
+    async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=4)) as found:
         await found.execute(SLOW_COMMIT)
         yield found
 
@@ -201,13 +201,11 @@ async def test_no_value_of_a_setting_gets_out_of_its_literal(db):
     values += ["".join(random_.choices(alphabet, k=random_.randint(1, 40))) for _ in range(200)]
 
     for conforming in ("on", "off"):
-        async with db.acquire() as con:
-            await con.execute(
-                f"SET standard_conforming_strings = {conforming}; SET backslash_quote = on; "
-                "SET escape_string_warning = off"
-            )
+        config = db.config.replace(server_settings={"standard_conforming_strings": conforming})
+        async with Database(config) as other, other.acquire() as con:
             for value in values:
                 async with con.transaction(settings={"ava.key": value}):
+                    assert await con.fetchval("SHOW standard_conforming_strings") == conforming
                     assert await con.fetchval("SELECT current_setting('ava.key')") == value
 
     assert await db.fetchval(COUNT) == 0
@@ -251,9 +249,9 @@ async def test_a_cancelled_task_leaves_no_open_transaction(db):
     assert await db.fetchval(COUNT) == 0
 
 
-async def test_a_cancelled_begin_by_hand_meets_nobody_else(dsn):
+async def test_a_cancelled_begin_by_hand_meets_nobody_else(target):
     """The cancel comes too late and the server begins: the next user must not work in that transaction, and lose it."""
-    async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=1)) as db:
+    async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=1)) as db:
 
         async def work():
             async with db.acquire() as con:
@@ -369,7 +367,7 @@ async def test_a_connection_lost_before_commit_is_rolled_back(db):
     async def work():
         async with db.transaction() as tx:
             await tx.execute("INSERT INTO t VALUES (1)")
-            await db.execute("SELECT pg_terminate_backend($1)", tx.get_server_pid())
+            await db.execute("SELECT pg_terminate_backend($1)", await tx.fetchval("SELECT pg_backend_pid()"))
             await until(lambda: asyncio.sleep(0, tx.is_closed()))
 
     with pytest.raises(asyncpg.InterfaceError, match="COMMIT was not sent"):
@@ -386,6 +384,21 @@ async def by_itself(db):
     await db.execute("INSERT INTO t VALUES ($1)", 1)
 
 
+async def until_it_waits(db, admin, write, waiting):
+    """Write until one write waits: the checkpointer tells the sessions, and it may not have read the setting yet."""
+    while True:
+        task = asyncio.create_task(write(db))
+
+        async def is_decided(task=task):
+            return task.done() or await waiting()
+
+        await until(is_decided)
+        if not task.done():
+            return task
+        await task
+        await admin.execute("DELETE FROM t")
+
+
 @pytest.mark.parametrize("write", [in_a_transaction, by_itself])
 async def test_a_write_without_its_standby_is_unknown(db, server, dsn, write):
     """Synchronous replication: an operator calls the wait off, the server reports success; the layer does not."""
@@ -398,8 +411,7 @@ async def test_a_write_without_its_standby_is_unknown(db, server, dsn, write):
 
     try:
         await until(lambda: equals("ghost", admin.fetchval, "SHOW synchronous_standby_names"))
-        task = asyncio.create_task(write(db))
-        await until(waiting)
+        task = await until_it_waits(db, admin, write, waiting)
         if write is in_a_transaction:
             task.cancel()
         await admin.execute("SELECT pg_cancel_backend($1)", await waiting())

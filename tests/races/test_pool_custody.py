@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from magnus._driver import AlreadyReleased, LeaseReclaimed, PoolClosed
+from magnus.config import LaneSettings
 from magnus.errors import NestedAcquire, WrongLoop, WrongProcess
 from magnus.lanes import QueryPriority
 from magnus.observe import (
@@ -405,6 +406,39 @@ async def test_a_smaller_pool_closes_what_is_too_much():
         await turns()
         assert bench.pool.snapshot().size == 1
         await bench.pool.release(served)
+
+
+async def test_a_limit_holds_whatever_size_was_asked_for():
+    """It is beside the sizes: who asks for others is still limited, and gets them when the limit allows it."""
+    cap = LaneSettings(cap=5)
+    async with Bench(max_pool_size=6, min_pool_size=3, lanes={QueryPriority.HIGH: cap}) as bench:
+        await bench.pool.warmup(6)
+
+        bench.pool.limit(2)
+        await turns()
+        assert bench.pool.snapshot().size == 2
+        assert (bench.pool.snapshot().min, bench.pool.snapshot().max) == (2, 2)
+        assert bench.pool.sizes == (2, 6)
+
+        bench.pool.resize(1, 8)
+        assert bench.pool.snapshot().max == 2
+        bench.pool.limit(2)
+        bench.pool.limit(7)
+        assert (bench.pool.sizes, bench.pool.snapshot().min) == ((7, 8), 1)
+        assert [lane.cap for lane in bench.pool.snapshot().lanes][:2] == [7, 5]
+        bench.pool.limit(100)
+        assert bench.pool.sizes == (8, 8)
+        assert bench.events == [PoolResized(2, 2), PoolResized(1, 2), PoolResized(1, 7), PoolResized(1, 8)]
+
+
+async def test_a_limit_set_before_the_pool_is_open_holds_from_the_first_connect():
+    """Not one connection more is ever begun."""
+    bench = Bench(max_pool_size=6, min_pool_size=3)
+    bench.pool.limit(1)
+    async with bench:
+        assert await bench.pool.warmup(6) == 1
+        await turns()
+        assert len(bench.driver.opened) == 1
 
 
 # --- keepalive and mending

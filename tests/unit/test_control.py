@@ -8,7 +8,7 @@ import pytest
 from magnus._control import Control, Verdicts
 from magnus.errors import ConnectError
 from magnus.observe import HealthCheckFailed, HealthCheckRecovered, PoolHighUtilization, PoolUtilizationNormal
-from tests.facade_fakes import FakeConnection, ManualClock, config, figures, settle
+from tests.facade_fakes import FakeConnection, ManualClock, config, figures, settle, until
 
 
 class Watched(FakeConnection):
@@ -64,7 +64,16 @@ class Bench:
             snapshot=lambda: self.figures,
             refused=lambda since: self.refused if self.refused_at >= since else None,
             connect=self.server.connect,
+            purpose=lambda: "seen",
+            look=self.look,
         )
+        self.looked = []
+        self.on_look = None
+
+    async def look(self, con):
+        self.looked.append(con)
+        if self.on_look is not None:
+            await self.on_look(con)
 
 
 @pytest.fixture
@@ -293,6 +302,51 @@ async def test_the_watch_goes_on_until_it_is_closed():
 
     assert bench.events == [PoolHighUtilization(1.0, 30, 30, 0)]
     assert bench.server.connections[0].is_terminated
+
+
+async def test_it_is_looked_around_after_each_probe_in_the_background():
+    """Not by probes that somebody waits for."""
+    bench = Bench(health_check_interval=0.01)
+    await bench.control.look_around()
+    assert await bench.control.check()
+    assert bench.looked == []
+
+    bench.control.start()
+    await until(lambda: asyncio.sleep(0, len(bench.looked) >= 2))
+    assert set(bench.looked) == set(bench.server.connections)
+    await bench.control.close()
+
+
+async def test_a_probe_waits_for_who_looks_around(bench):
+    """A connection carries one statement at a time, and a collision would look like an outage."""
+    await bench.control.check()
+    done = asyncio.Event()
+    bench.on_look = lambda _: done.wait()
+    looking = asyncio.create_task(bench.control.look_around())
+    probing = asyncio.create_task(bench.control.check())
+    await settle()
+    assert bench.server.connections[0].sent == ["SELECT 1"]
+
+    done.set()
+    await looking
+    assert await probing
+    assert bench.server.connections[0].sent == ["SELECT 1", "SELECT 1"]
+
+
+async def test_a_connection_lost_while_looking_around_is_a_failure_at_once(bench):
+    """The driver may end it without telling anybody."""
+
+    async def lose(con):
+        con.is_terminated = True
+
+    await bench.control.check()
+    bench.on_look = lose
+    await bench.control.look_around()
+    assert bench.events == [HealthCheckFailed(1, "ConnectionLost")]
+    assert not bench.control.verdicts.is_ok
+
+    assert await bench.control.check()
+    assert len(bench.server.connections) == 2
 
 
 async def test_no_error_of_a_connect_keeps_the_text_of_the_dsn(bench):

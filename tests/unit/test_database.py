@@ -43,6 +43,9 @@ class FakeControl:
     async def has_own_session(self):
         return True
 
+    async def look_around(self):
+        """Nobody else is there."""
+
     def start(self):
         return None
 

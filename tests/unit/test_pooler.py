@@ -105,11 +105,15 @@ def test_a_statement_is_put_into_a_transaction_only_when_its_limit_takes_one():
 def test_a_read_is_guarded_when_it_is_repeated_or_is_none_by_its_text():
     """So nothing that was declared wrongly happens twice."""
     need = read_only(STARTUP)
-    assert is_read("SELECT my_function(1)")
+    assert is_read("SELECT count(*), max(a) FROM t WHERE lower(b) = $1")
+    assert not is_read("SELECT my_function(1)")
+    assert not is_read("SELECT nextval('numbers')")
+    assert not is_read("SELECT mine.count(1)")
     assert not is_read("INSERT INTO t VALUES (1) RETURNING a")
     assert not needs_block(need, 31.0, "SELECT 1", attempts=1)
     assert needs_block(need, 31.0, "SELECT 1", attempts=2)
     assert needs_block(need, 31.0, "DELETE FROM t", attempts=1)
+    assert needs_block(need, 31.0, "SELECT my_function(1)", attempts=1)
 
 
 def test_the_opening_carries_limit_and_mode_in_one_text():

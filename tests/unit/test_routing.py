@@ -2,7 +2,7 @@
 
 import pytest
 
-from magnus._routing import Position, Primary, Standing, choose, is_for_primary, lag, may_become_fit
+from magnus._routing import NOWHERE, Position, Primary, Standing, choose, is_ahead, is_for_primary, lag, may_become_fit
 
 PRIMARY = Primary(Position(2, 1000), 50.0)
 NOW = 50.0
@@ -65,7 +65,7 @@ def test_lag_is_the_age_of_what_was_replayed_but_none_where_all_was():
 
 def test_waiting_is_worth_it_where_a_standby_follows_the_right_timeline():
     """And only for something that must be seen."""
-    need = Position(2, 2000)
+    need = Position(2, 1000)
     assert may_become_fit([None, standing(1)], PRIMARY, need)
     assert not may_become_fit([standing(1, timeline=1)], PRIMARY, need)
     assert not may_become_fit([standing(1)], PRIMARY, Position(1, 2000))
@@ -83,3 +83,14 @@ def test_what_only_a_standby_refuses_is_for_the_primary(sqlstate):
 def test_what_every_server_refuses_is_not_asked_twice(sqlstate):
     """The answer would be the same."""
     assert not is_for_primary(sqlstate)
+
+
+def test_a_place_that_the_primary_has_not_written_is_worth_no_wait():
+    """Somebody made it up; one on another timeline cannot be compared."""
+    assert is_ahead(PRIMARY, Position(2, 1001))
+    assert not may_become_fit([standing()], PRIMARY, Position(2, 1001))
+    for need in (Position(2, 1000), Position(3, 1001), NOWHERE, None):
+        assert not is_ahead(PRIMARY, need)
+    assert not is_ahead(None, Position(2, 1001))
+    assert chosen(standing(), need=NOWHERE) is None
+    assert not may_become_fit([standing()], PRIMARY, NOWHERE)

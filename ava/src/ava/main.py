@@ -13,7 +13,13 @@ from ava import housekeeping, problems
 from ava.config import Settings
 from ava.limits import BodyLimitMiddleware
 from ava.routers import accounts, imports, positions, reports, trades
-from magnus.fastapi import AdmissionMiddleware, Magnus, RequestIdMiddleware, install_error_handlers
+from magnus.fastapi import (
+    AdmissionMiddleware,
+    Magnus,
+    ReadTokenMiddleware,
+    RequestIdMiddleware,
+    install_error_handlers,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -121,6 +127,7 @@ def _limit(app: FastAPI, settings: Settings) -> None:
     The last one added is the first one asked: the id comes before everything that may answer.
     """
     larger = {_IMPORT: settings.import_max_bytes + _ENVELOPE}
+    app.add_middleware(ReadTokenMiddleware)
     app.add_middleware(BodyLimitMiddleware, limit=settings.max_body_bytes, larger=larger)
     app.add_middleware(
         AdmissionMiddleware,

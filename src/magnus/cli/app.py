@@ -6,6 +6,7 @@ import asyncio
 import enum
 import os
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path  # noqa: TC003  # the annotations of commands are read at run time
 from typing import TYPE_CHECKING, Annotated
@@ -90,6 +91,7 @@ def _app() -> App:
     app.command(explain)
     app.command(indexes)
     app.command(plan)
+    app.command(pgbouncer)
     app.command(role)
     app.command(top)
     app.command(activity)
@@ -241,6 +243,24 @@ def plan(
     told = Told(memory, cpus, storage, profile, pooler)
     wish = Wish(tuple(only or ()), out, target, detailed_exitcode, explain_mission)
     return _carry_out("plan", lambda: asyncio.run(call(shared.dsn, os.environ, told, wish)), shared)
+
+
+def pgbouncer(
+    *,
+    processes: Annotated[int, Parameter(help="Processes of services that will use it.")] = 10,
+    connections: Annotated[int | None, Parameter(help="Connections to the server, all together; else by CPUs.")] = None,
+    cpus: Annotated[int | None, Parameter(help="CPUs that the server may use. Needed for a remote one.")] = None,
+    shared: FromShared,
+) -> int:
+    """
+    Print a pgbouncer.ini in transaction mode that fits the server, the lanes and the pools. Changes nothing.
+
+    Example: magnus -d service=ava-prod pgbouncer --processes 50 --cpus 8 > pgbouncer.ini
+    """
+    from magnus.cli.pgbouncer import pgbouncer as call
+
+    made = partial(call, processes=processes, connections=connections, cpus=cpus)
+    return _carry_out("pgbouncer", lambda: asyncio.run(made(shared.dsn, os.environ)), shared)
 
 
 def role(

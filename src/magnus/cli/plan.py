@@ -65,11 +65,11 @@ async def plan(dsn: str | None, environ: Mapping[str, str], told: Told, wish: Wi
     Raises:
         ConfigError: an argument or a variable has an impossible value, or the plan cannot be saved.
     """
-    checked = _checked(told)
+    given_facts = checked(told)
     given = {} if dsn is None else {"dsn": dsn}
     config = DatabaseConfig.from_environ(environ, **given)
     try:
-        facts, warnings = await read_facts(config, environ, checked)
+        facts, warnings = await read_facts(config, environ, given_facts)
     except ConnectError as error:
         return Failure("plan", ExitCode.UNREACHABLE, f"{config.safe_dsn}: {error}", ADVICE.get(error.reason, ""))
     except TuningError as error:
@@ -92,7 +92,7 @@ async def planned(dsn: str | None, environ: Mapping[str, str]) -> Plan:
         ConnectError: the server cannot be reached.
     """
     given = {} if dsn is None else {"dsn": dsn}
-    facts, warnings = await read_facts(DatabaseConfig.from_environ(environ, **given), environ, _checked(Told()))
+    facts, warnings = await read_facts(DatabaseConfig.from_environ(environ, **given), environ, checked(Told()))
     return _made(facts, (), warnings)
 
 
@@ -143,7 +143,13 @@ class Checked:
     pooler: Pooler | None
 
 
-def _checked(told: Told) -> Checked:
+def checked(told: Told) -> Checked:
+    """
+    Read the values of the command line.
+
+    Raises:
+        ConfigError: one is impossible.
+    """
     size = None
     if told.memory is not None:
         size = memory(told.memory)

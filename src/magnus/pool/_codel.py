@@ -9,9 +9,14 @@ stand for ever and are all served in time. So somebody must be lost anyway befor
 served after all before it, would come too late even at the best rate of the last intervals. Slots that went to callers
 who ran out of time on them do not count: a queue whose every waiter gets a slot at the last moment moves fast and
 serves nobody, for ever. Then whoever has waited
-more than twice the target, or has less time left than half of its lane needs, is shed when its turn comes, which
+more than twice the target, or is hopeless (see below), is shed when its turn comes, which
 brings the newest one forward; as soon as that one will be served in time, nobody is shed any more. A lane that is
 `eager` sheds without that second condition: its target was set by somebody who knows that a longer wait is worthless.
+
+Who must not be shed may still be hopeless: what it has left is less than nine of ten services took lately, or than
+what was not enough for the last one that ran out of time, and no more than half of what it came with. A slot spent on
+it is lost to one who could use it; in a queue where everybody waits to the last moment that would be every slot, long
+after the server is well again. It is told that its time is over while a little of it is left.
 
 Waits are counted from `restart` at the earliest, which the pool calls when it has a server again: what nobody could
 serve says nothing about load, so an outage sheds nobody.
@@ -23,8 +28,11 @@ from typing import Final
 
 _TOO_OLD: Final = 2.0  # times the target
 _INTERVALS: Final = 10.0  # times the target
-_ENOUGH: Final = 16  # services seen before their median is believed
-_STEP: Final = 0.05  # of the estimate, by which one observation moves it
+_ENOUGH: Final = 16  # services seen before the estimate is believed
+_UP: Final = 1.09  # by which a longer service moves the estimate, ...
+_DOWN: Final = 0.99  # ... and a shorter one: they balance where one of ten is longer
+_MORE: Final = 1.5  # times what was not enough
+_MOST: Final = 0.5  # of a caller's patience: who has more left is never hopeless
 _SMOOTH: Final = 0.125
 _SOONEST: Final = 0.1
 _LATEST: Final = 30.0
@@ -37,7 +45,7 @@ class Codel:
     """
 
     __slots__ = (
-        "_began", "_ends", "_gap", "_handed", "_last", "_least", "_rates", "_service", "_services", "_starts",
+        "_began", "_ends", "_gap", "_handed", "_last", "_least", "_needed", "_rates", "_services", "_starts",
         "is_eager", "is_overloaded", "target",
     )  # fmt: skip
 
@@ -53,7 +61,7 @@ class Codel:
         self._rates = (0.0, 0.0)  # of the last interval and the one before
         self._gap: float | None = None
         self._last: float | None = None
-        self._service = 0.0
+        self._needed = 0.0
         self._services = 0
 
     def restart(self, now: float) -> None:
@@ -102,12 +110,25 @@ class Codel:
         if self.target is None or not self.is_overloaded:
             return False
         is_old = now - max(since, self._began) > _TOO_OLD * self.target
-        if not is_old and not self._is_hopeless(deadline, now):
+        if not is_old and not self._is_short(since, deadline, now):
             return False
-        return self.is_eager or (left is not None and behind > left * max(*self._rates, self._rate(now)))
+        return self.is_eager or self._is_somebody_lost(behind, left, now)
 
-    def _is_hopeless(self, deadline: float | None, now: float) -> bool:
-        return deadline is not None and self._services >= _ENOUGH and deadline - now < self._service
+    def is_hopeless(self, since: float, deadline: float | None, now: float, *, behind: int, left: float | None) -> bool:
+        """
+        Say whether a slot would be wasted on the waiter that was looked at, which must not be shed.
+        """
+        if self.target is None or not self.is_overloaded:
+            return False
+        return self._is_short(since, deadline, now) and self._is_somebody_lost(behind, left, now)
+
+    def _is_somebody_lost(self, behind: int, left: float | None, now: float) -> bool:
+        return left is not None and behind > left * max(*self._rates, self._rate(now))
+
+    def _is_short(self, since: float, deadline: float | None, now: float) -> bool:
+        if deadline is None or self._services < _ENOUGH:
+            return False
+        return deadline - now < min(self._needed, _MOST * (deadline - since))
 
     def served(self, since: float, now: float) -> None:
         """
@@ -119,21 +140,24 @@ class Codel:
             gap = now - last
             self._gap = gap if self._gap is None else self._gap + (gap - self._gap) * _SMOOTH
 
-    def wasted(self) -> None:
+    def wasted(self, seconds: float | None) -> None:
         """
-        Take a hand-off back: its caller ran out of time before its work was done.
+        Take a hand-off back: its caller ran out of time, after `seconds`, before its work was done.
         """
         self._handed = max(self._handed - 1, 0)
+        if seconds is not None:
+            self._services += 1
+            self._needed = max(self._needed, _MORE * seconds)
 
     def took(self, seconds: float) -> None:
         """
-        Count how long somebody kept a slot: the estimate moves towards the median, one step an observation.
+        Count how long somebody kept a slot, its work done: the estimate moves one step towards nine of ten.
         """
         self._services += 1
         if self._services == 1:
-            self._service = seconds
-        elif seconds != self._service:
-            self._service *= 1.0 + _STEP if seconds > self._service else 1.0 - _STEP
+            self._needed = seconds
+        elif seconds != self._needed:
+            self._needed *= _UP if seconds > self._needed else _DOWN
 
     def retry_after(self, waiting: int) -> float:
         """

@@ -313,8 +313,8 @@ class Lanes:
         """
         Take out the waiter that a free slot goes to and count the slot as its lane's; None when nobody may have it.
 
-        Waiters whose deadline has passed, and those that are shed, are dropped into `expired`; those who have gone
-        away are dropped silently.
+        Waiters whose deadline has passed or comes too soon, and those that are shed, are dropped into `expired`; those
+        who have gone away are dropped silently.
         """
         while True:
             rank = self._next_rank()
@@ -328,8 +328,7 @@ class Lanes:
                 expired.append(waiter)
                 continue
             codel = self.codels[rank]
-            if codel.target is not None and self._is_shed(codel, waiter, now):
-                waiter.is_shed = True
+            if codel.target is not None and self._is_given_up(codel, waiter, now):
                 expired.append(waiter)
                 continue
             codel.served(waiter.since, now)
@@ -337,16 +336,22 @@ class Lanes:
             self.enter(rank)
             return waiter
 
-    def _is_shed(self, codel: Codel, waiter: Waiter, now: float) -> bool:
+    def _is_given_up(self, codel: Codel, waiter: Waiter, now: float) -> bool:
+        """
+        Say whether a slot is better given to somebody else; who is shed finds that out by `is_shed`.
+        """
         queue = self._queues[waiter.rank]
         codel.look(waiter.since, now, is_last=not queue)
-        if not codel.is_overloaded or not waiter.may_be_shed:
+        if not codel.is_overloaded:
             return False
         newest, left = next(reversed(queue)), None
         if waiter.deadline is not None and newest.deadline is not None:
-            # One that is less patient than the others is no reason to shed them.
+            # One that is less patient than the others is no reason to give them up.
             left = max(newest.deadline, newest.since + waiter.deadline - waiter.since) - now
-        return codel.is_shed(waiter.since, waiter.deadline, now, behind=len(queue), left=left)
+        if not waiter.may_be_shed:
+            return codel.is_hopeless(waiter.since, waiter.deadline, now, behind=len(queue), left=left)
+        waiter.is_shed = codel.is_shed(waiter.since, waiter.deadline, now, behind=len(queue), left=left)
+        return waiter.is_shed
 
     def successor(self, rank: int, now: float) -> Waiter | None:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +48,17 @@ class Limits:
     table: tuple[LaneLimits, ...] | None = None
     lane_settings: Mapping[QueryPriority, LaneSettings] = field(default_factory=lambda: MappingProxyType({}))
     wait_targets: Mapping[QueryPriority, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def within(self, most: int) -> Limits:
+        """
+        Return these limits for a pool of at most `most` slots; a lane's own cap is lowered to that.
+        """
+        own = {
+            lane: each if each.cap is None else replace(each, cap=min(each.cap, most))
+            for lane, each in self.lane_settings.items()
+        }
+        sizes = min(self.min_size, most), min(self.max_size, most)
+        return replace(self, min_size=sizes[0], max_size=sizes[1], lane_settings=own)
 
     def lanes(self) -> tuple[LaneLimits, ...]:
         if self.table is not None:

@@ -1,4 +1,4 @@
-"""What an operator does to an open pool: expire, resize, pause, resume; and what a write refused by a standby leads to.
+"""What an operator does to an open pool: expire, resize, limit, pause, resume; and what follows a refused write.
 
 Each is one event of the state. How it is carried out, and by whom, is the business of the state and the keeper.
 """
@@ -42,6 +42,8 @@ class Operations:
     _apply: Callable[[Sequence[Action]], None]
     _is_open: bool
     _evicted_at: float = float("-inf")
+    _full: Limits | None = None
+    _most: int | None = None
 
     def expire(self, within: float = 0.0) -> None:
         """
@@ -58,10 +60,35 @@ class Operations:
 
         The lanes' caps follow. `min_size` is at most `max_size`, which is at least 1.
         """
-        self._limits = replace(self._limits, min_size=min_size, max_size=max_size)
-        self._lanes = self._limits.lanes()
-        self._apply(self._state.resize(self._limits, self._now()))
-        self._notify(PoolResized(min_size, max_size))
+        self._full = replace(self._full or self._limits, min_size=min_size, max_size=max_size)
+        self._put_in_force()
+
+    def limit(self, most: int) -> None:
+        """
+        Let there be `most` connections at most (at least 1), whatever sizes were asked for, until another limit is set.
+        Before `open` it is only noted.
+        """
+        self._full = self._full or self._limits
+        if most != self._most:
+            self._most = most
+            if self._is_open:
+                self._put_in_force()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """
+        The size that is in force, and the one that was asked for.
+        """
+        asked = (self._full or self._limits).max_size
+        return (asked if self._most is None else min(asked, self._most)), asked
+
+    def _put_in_force(self) -> None:
+        full, most, before = self._full or self._limits, self._most, self._limits
+        self._limits = limits = full if most is None else full.within(most)
+        self._lanes = limits.lanes()
+        self._apply(self._state.resize(limits, self._now()))
+        if (limits.min_size, limits.max_size) != (before.min_size, before.max_size):
+            self._notify(PoolResized(limits.min_size, limits.max_size))
 
     async def pause(self, timeout: float) -> bool:  # not the caller's: what it waits for is the leases' return
         """
@@ -88,7 +115,7 @@ class Operations:
         """
         Take note that a lease's holder ran out of time before its work was done.
         """
-        self._state.wasted(lease.slot)
+        self._state.wasted(lease.slot, self._now())
 
     def refused_write(self, lease: Lease) -> None:
         """

@@ -1,4 +1,4 @@
-"""Where in the user's code something happened: captured as bare pairs, turned into text when somebody asks."""
+"""Where in the user's code something happened: captured as code and offset, turned into text when somebody asks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _NAMELESS: Final = "<no task>"
 
 def here(inside: int = 3) -> Place:
     """
-    Return the innermost frames outside this library, as code and line: no text is made, no local is kept alive.
+    Return the innermost frames outside this library, as code and the offset of an instruction in it: no text is made,
+    no line is looked up, no local is kept alive.
 
     `inside` is how many frames are certainly this library's: each that is looked at costs more than an ordinary call.
     """
@@ -33,7 +34,7 @@ def here(inside: int = 3) -> Place:
         if kind is _LOOP and found:
             break
         if kind is _USER or found:
-            found.append((code, frame.f_lineno))
+            found.append((code, frame.f_lasti))
         frame = frame.f_back
     return tuple(found)
 
@@ -48,7 +49,12 @@ def described(place: Place) -> tuple[str, ...]:
     """
     Return a place as text, innermost frame first.
     """
-    return tuple(f"{code.co_qualname} ({code.co_filename}:{line})" for code, line in place)
+    return tuple(f"{code.co_qualname} ({code.co_filename}:{_line(code, offset)})" for code, offset in place)
+
+
+def _line(code: CodeType, offset: int) -> int:
+    found = (line for start, end, line in code.co_lines() if start <= offset < end and line is not None)
+    return next(found, code.co_firstlineno)
 
 
 def stack_of(task: Task[object] | None) -> tuple[str, ...]:
@@ -56,7 +62,7 @@ def stack_of(task: Task[object] | None) -> tuple[str, ...]:
     Return where a task is suspended now, innermost frame first; empty when it is over.
     """
     frames = [] if task is None else task.get_stack(limit=8)
-    return described(tuple((frame.f_code, frame.f_lineno) for frame in reversed(frames)))
+    return described(tuple((frame.f_code, frame.f_lasti) for frame in reversed(frames)))
 
 
 def name_of(task: Task[object] | None) -> str:

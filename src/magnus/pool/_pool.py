@@ -151,6 +151,8 @@ class Pool(Operations):
             self._keeper.opener.hot.learn = self._config.prepare_learned
             self._is_open = True
             self._home.settle(self)
+            if self._most is not None:
+                self._put_in_force()
             self._keeper.start()
         if wait is not None and not await self._keeper.reach(1, self._now() + wait):
             await self.close(0.0)

@@ -184,13 +184,13 @@ class PoolState:
             self.full_since = None
         return waiter
 
-    def wasted(self, slot: Slot) -> None:
+    def wasted(self, slot: Slot, now: float) -> None:
         """
-        A holder ran out of time: its slot served nobody, and how long it was kept says nothing of the work.
+        A holder ran out of time: its slot served nobody, and so long was not enough for its work.
         """
         if slot.state is _ACQUIRED:
+            self.lanes.codels[slot.rank].wasted(None if slot.handed_at is None else now - slot.handed_at)
             slot.handed_at = None
-            self.lanes.codels[slot.rank].wasted()
 
     def release(self, slot: Slot, now: float) -> Actions:
         """

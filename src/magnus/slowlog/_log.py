@@ -28,6 +28,7 @@ from magnus.slowlog._table import Table, is_passing, reason_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from magnus._beside import Turn
     from magnus._clock import Clock
     from magnus._driver import Connect
     from magnus.config import DatabaseConfig
@@ -69,6 +70,7 @@ class SlowLog:
         notify: Callable[[Event], None],
         clock: Clock,
         connect: Connect = _driver.driver_connect,
+        turn: Turn | None = None,
     ) -> None:
         self._config = config
         self._notify = notify
@@ -77,7 +79,7 @@ class SlowLog:
             config.slow_query_threshold, config.application_name, tuple(map(re.compile, config.slow_log_redact))
         )
         self._buffer = Buffer(config.slow_log_queue, config.slow_log_rate)
-        self._table = Table(config, connect=connect)
+        self._table = Table(config, connect=connect, turn=turn, asked=self._write_soon)
         self._known = Known()
         self._skipped: dict[str, int] = {}
         self._left_out: dict[str, int] = {}
@@ -190,16 +192,20 @@ class SlowLog:
 
     # --- the writer
 
+    def _write_soon(self) -> None:
+        self._wake.set()
+
     async def _write_on(self) -> None:
         while not self._closing.is_set():
             await self._next()
             self._wake.clear()
             await self._pause(_GATHER)
             while len(self._buffer) and await self._turn():
-                pass
+                await self._table.yield_turn()
             await self._note_left_out()
             self._tell_left_out()
             await self._prune()
+            await self._table.yield_turn()
         while len(self._buffer) and await self._turn():
             pass
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from magnus import _driver, sql
-from magnus._beside import open_beside
+from magnus._beside import Turn, open_beside
 from magnus.errors import ConnectError
 from magnus.slowlog._rows import COLUMNS, writable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from magnus._driver import Connect, Connection
     from magnus.config import DatabaseConfig
@@ -50,10 +50,24 @@ class _Place:
 
 class Table:
     """
-    Opens its connection when it is needed. After an error the connection is gone, and the next use opens another.
+    Opens its connection when it is needed, and when it is its `turn`, which it keeps as long as the connection. After
+    an error the connection is gone, and the next use opens another.
     """
 
-    def __init__(self, config: DatabaseConfig, *, connect: Connect = _driver.driver_connect) -> None:
+    def __init__(
+        self,
+        config: DatabaseConfig,
+        *,
+        connect: Connect = _driver.driver_connect,
+        turn: Turn | None = None,
+        asked: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        `asked` is called when somebody waits for the turn while the connection is open; `yield_turn` closes it then.
+        """
+        self._turn = turn or Turn()
+        self._asked = asked
+        self._has_turn = False
         self._config = config
         self._connect = connect
         self._con: Connection | None = None
@@ -63,6 +77,13 @@ class Table:
     @property
     def is_open(self) -> bool:
         return self._con is not None
+
+    async def yield_turn(self) -> None:
+        """
+        Close the connection when somebody waits for the turn.
+        """
+        if self._has_turn and self._turn.is_wanted:
+            await self.close()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -140,6 +161,8 @@ class Table:
                 await con.close(timeout=_CLOSE_LIMIT)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
                 con.terminate()  # it was to be gone, and is
+            finally:
+                self._give_turn()
 
     def drop(self) -> None:
         """
@@ -148,19 +171,32 @@ class Table:
         con, self._con, self._place = self._con, None, None
         if con is not None:
             con.terminate()
+        self._give_turn()
 
     def forget(self) -> None:
         """
         Let go of the connection in a child process, where it is the parent's.
         """
         con, self._con, self._place = self._con, None, None
+        self._has_turn = False
+        self._turn.reset()
         if con is not None:
             _driver.disown(con)
 
     async def _open(self) -> Connection:
-        con = await open_beside(self._config, self._connect, "slow log")
-        self._con = con
+        await self._turn.take(self._asked)
+        self._has_turn = True
+        try:
+            self._con = con = await open_beside(self._config, self._connect, "slow log")
+        except BaseException:
+            self._give_turn()
+            raise
         return con
+
+    def _give_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._turn.give()
 
     async def _find(self, con: Connection) -> _Place:
         place = await self._look(con)

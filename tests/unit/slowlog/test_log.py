@@ -45,6 +45,9 @@ class FakeTable:
         self.closed += 1
         self.is_open = False
 
+    async def yield_turn(self):
+        """Nobody waits for it."""
+
     def drop(self):
         self.dropped += 1
         self.is_open = False

@@ -151,6 +151,8 @@ function verdicts(server, findings) {
     const health = last.health;
     rows.push(health.reason ? ["error", `Not ready: ${health.reason}`] : ["good", "Ready: the database answers and the pool hands out connections"]);
     if (last.stats.pool_stats.is_failing) rows.push(["error", "The pool opens no connections: one attempt at a time, see Events"]);
+    const queued = ((last.stats.pooler || {}).pools || []).reduce((sum, pool) => sum + pool.clients_waiting, 0);
+    if (queued) rows.push(["warning", `${counted(queued, "client waits", "clients wait")} for a server connection at PgBouncer: see Pool`]);
     const point = tail();
     if (point && point.used / point.max > 0.9) rows.push(["warning", `Pool ${percent(point.used / point.max)} in use, ${point.waiting} waiting`]);
   }
@@ -173,6 +175,13 @@ const poolCharts = () => [
   chart("Duration of statements", "s", [["p50", COLOURS[3], (p) => p.duration[0]], ["p95", COLOURS[1], (p) => p.duration[1]], ["p99", COLOURS[0], (p) => p.duration[2]]]),
 ];
 
+function behind({ pooler, replicas }) { // what stands between the pool and its server, and beside that
+  const cards = [];
+  if (pooler) cards.push(card(pooler.version ? `PgBouncer ${pooler.version}` : "PgBouncer", missing(pooler) || table([["role", (r) => r.user || "–"], ["clients at work", (r) => whole(r.clients_active), "n"], ["waiting", (r) => whole(r.clients_waiting), "n"], ["longest wait", (r) => ms(r.max_wait_ms), "n"], ["server connections at work", (r) => whole(r.servers_active), "n"], ["idle", (r) => whole(r.servers_idle), "n"], ["connecting", (r) => whole(r.servers_connecting), "n"]], pooler.pools, "No connection to this database is open.")), el("p"));
+  if (replicas) cards.push(card("Standbys", table([["standby", (r) => el("code", {}, r.target)], ["state", (r) => (r.usable ? "gives answers" : "passed over")], ["behind", (r) => (r.behind_bytes === null ? "–" : `${whole(r.behind_bytes)} B`), "n"], ["answer takes", (r) => ms(r.latency_ms), "n"], ["reads", (r) => whole(r.reads), "n"], ["failed", (r) => whole(r.failed), "n"]], replicas.members, "None."), soft(`${whole(replicas.primary_reads)} reads went to the primary, ${whole(replicas.waits)} waited for a standby.`)), el("p"));
+  return cards;
+}
+
 const pages = {
   overview() {
     const top = el("div"); const list = el("div"); const drawn = charts(poolCharts());
@@ -192,7 +201,7 @@ const pages = {
   },
   pool() {
     if (!known.last.has_pool) return { node: [el("h1", {}, "Pool"), soft("This dashboard watches a server, not a service: there is no pool here. Mount it in a service to see its pool.")], update() {} };
-    const lanes = el("div");
+    const lanes = el("div"); const others = el("div");
     const drawn = charts([
       ...poolCharts(),
       chart("In use, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.used])),
@@ -203,8 +212,9 @@ const pages = {
       chart("Given a second, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.acquired])),
     ]);
     return {
-      node: [el("h1", {}, "Pool"), lanes, el("p"), drawn.grid],
+      node: [el("h1", {}, "Pool"), lanes, el("p"), others, drawn.grid],
       update() {
+        others.replaceChildren(...behind(known.last.stats));
         const stats = known.last.stats.pool_stats;
         const rows = Object.entries(stats.lanes);
         lanes.replaceChildren(card("Lanes since the start", table([["lane", (r) => r[0]], ["in use", (r) => whole(r[1].used), "n"], ["may use", (r) => whole(r[1].cap), "n"], ["waiting", (r) => whole(r[1].waiting), "n"], ["served", (r) => whole(r[1].acquired), "n"], ["timed out", (r) => whole(r[1].timeouts), "n"], ["refused", (r) => whole(r[1].rejected), "n"], ["wait p50", (r) => ms(r[1].wait_p50_ms), "n"], ["p95", (r) => ms(r[1].wait_p95_ms), "n"], ["p99", (r) => ms(r[1].wait_p99_ms), "n"]], rows, "The pool is not open.")));
