@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus.errors import ConfigError
+from magnus.loadtest._alarm import Alarm
 from magnus.loadtest._live import Board, Look, Watch
 from magnus.loadtest.samples import Samples
 from magnus.loadtest.workload import Refused, Target, Weighted, find
@@ -126,14 +127,14 @@ class _Sender:
     async def _open(self, pacer: Pacer, offset: float) -> None:
         under_way: set[asyncio.Task[None]] = set()
         try:
-            for index in range(pacer.total):
-                due = pacer.due(index) + offset
-                if (early := due - self._now()) > 0:
-                    await asyncio.sleep(early)
-                await self._free.acquire()  # latency counts from `due`, however long this takes
-                task = asyncio.create_task(self._paced(due))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+            with Alarm() as alarm:
+                for index in range(pacer.total):
+                    due = pacer.due(index) + offset
+                    await alarm.until(self._started + due)
+                    await self._free.acquire()  # latency counts from `due`, however long this takes
+                    task = asyncio.create_task(self._paced(due))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
         finally:
             if under_way:
                 await asyncio.wait(under_way, timeout=_LAST)
