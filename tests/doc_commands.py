@@ -54,9 +54,10 @@ def shown() -> list[Shown]:
 
 def typed(page: str) -> list[tuple[str, ...]]:
     """
-    What is typed on a page of docs/, in its order.
+    What is typed on a page of docs/, or on README.md, in its order.
     """
-    return [found.words for found in _of(ROOT / "docs" / page) if found.is_run]
+    path = ROOT / page if page == "README.md" else ROOT / "docs" / page
+    return [found.words for found in _of(path) if found.is_run]
 
 
 def _of(path: Path) -> Iterator[Shown]:

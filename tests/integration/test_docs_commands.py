@@ -41,7 +41,8 @@ CREATE TABLE instruments (id int PRIMARY KEY);
 CREATE TABLE prices (id int PRIMARY KEY);
 """
 MIX = "-- name: trades\n-- $1: int 1 2000\nSELECT count(*) FROM trades WHERE account = $1::int;\n"
-OPTIMIZER = ["where-it-works.md", "check-a-server.md", "tune-a-server.md", "insight.md", "apply.md", "roll-back.md"]
+OPTIMIZER = ["where-it-works.md", "check-a-server.md", "tune-a-server.md", "insight.md", "apply.md", "roll-back.md",
+             "pgbouncer.md", "README.md"]  # fmt: skip
 LIBRARY = ["slow-queries.md", "exactly-once.md", "cache.md", "on-call.md"]
 DASHBOARD = "dashboard.md"
 LOAD = ["load-test.md", "prove.md"]
@@ -54,7 +55,7 @@ ANSWERS = {"check", "verify", "drift", "bench", "prove", "rollback"}
 def test_every_page_with_commands_is_run_here():
     """One that is new must be put into a list above."""
     pages = {found.page for found in shown() if found.is_run and program(found.words[0]) in {"magnus", "ava", "curl"}}
-    assert pages == {f"docs/{page}" for page in [*OPTIMIZER, *LIBRARY, DASHBOARD, *LOAD, *SERVICE]}
+    assert {page.removeprefix("docs/") for page in pages} == {*OPTIMIZER, *LIBRARY, DASHBOARD, *LOAD, *SERVICE}
 
 
 class Reader:
@@ -83,7 +84,7 @@ class Reader:
             if program(words[0]) == "magnus":
                 self.magnus(*words[1:])
             else:
-                assert words[0] in FOREIGN, words
+                assert words[0] in {*FOREIGN, "make"}, words
 
     def magnus(self, *words: str) -> str:
         """
@@ -110,7 +111,7 @@ class Reader:
             self.cluster.start_blocking()
             code = cli.main(["apply", "p.json", "--yes", "--skip-preflight"])
             said = self._capsys.readouterr()
-            assert code in {0, 5}, (said.out, said.err)
+            assert code in {0, 4}, (said.out, said.err)  # 4: it is applied already
             if found := re.search(r"Run ([\w-]+)\.", said.out):
                 self._runs.append(found[1])
             if "--offline" in words:
@@ -118,7 +119,7 @@ class Reader:
 
     def _own(self, word: str) -> str:
         word = re.sub(
-            r"postgresql://(?:app@)?localhost/(\w+)", lambda found: self.cluster.dsn(database=found[1]), word
+            r"postgresql://(?:\w+@)?localhost/(\w+)", lambda found: self.cluster.dsn(database=found[1]), word
         )  # fmt: skip
         if word == "RUN" or re.fullmatch(r"20\d{6}-\d{6}-[0-9a-f]{6}", word):
             return self._runs[-1]
