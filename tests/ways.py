@@ -65,7 +65,7 @@ def shared_pooler(server: Cluster, background_loop: BackgroundLoop) -> Iterator[
     """
     One PgBouncer 1.18 before the session's server, for whichever database.
     """
-    around = pgbouncer(server, default_pool_size=SERVER_CONNECTIONS)
+    around = pgbouncer(server, default_pool_size=SERVER_CONNECTIONS, server_login_retry=1)
     found = background_loop.run(around.__aenter__())
     yield found
     background_loop.run(around.__aexit__(None, None, None))

@@ -53,6 +53,11 @@ POOL: Final = (
         "failed": f"sum(rate(magnus_pool_connect_failures_total{{{WHERE}}}[$__rate_interval]))",
         "discarded": f"sum(rate(magnus_pool_discarded_total{{{WHERE}}}[$__rate_interval]))",
     }),
+    ("All instances on the server", "short", {
+        "may open": f"max(magnus_fleet_connections{{{WHERE}}})",
+        "are there for them": f"min(magnus_fleet_budget{{{WHERE}}})",
+        "instances": f"max(magnus_fleet_instances{{{WHERE}}})",
+    }),
     ("Events", "ops", {"{{event}}": f"sum by (event) (rate(magnus_events_total{{{WHERE}}}[$__rate_interval])) > 0"}),
 )  # fmt: skip
 QUERIES: Final = (

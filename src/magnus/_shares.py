@@ -42,14 +42,14 @@ def purpose(size: int, wanted: int, beside: int, *, is_sharing: bool) -> str:
 @dataclass(frozen=True, slots=True)
 class Sessions:
     """
-    Client sessions that look alike: `count` with this name, in this database, of this role (their oids).
+    Client sessions that look alike: `count` with this name, in this database, of this role (what tells them apart).
 
     `is_here` and `is_own` say whether database and role are the reader's.
     """
 
     name: str
-    database: int
-    role: int
+    database: object
+    role: object
     count: int
     is_here: bool
     is_own: bool
@@ -172,7 +172,7 @@ class Account:
 
 
 def _others(found: Sequence[Instances], sessions: Iterable[Sessions]) -> int:
-    answered: dict[tuple[str, int, int], int] = {}
+    answered: dict[tuple[str, object, object], int] = {}
     for each in found:
         key = (each.base, each.sessions.database, each.sessions.role)
         answered[key] = answered.get(key, 0) + each.announced

@@ -505,6 +505,10 @@ def _check_pooler(config: DatabaseConfig, asked: Mapping[str, str]) -> None:
     if config.fleet_size:
         reason = "shares connections of the service's own; behind a pooler the pooler's default_pool_size limits them"
         raise ConfigError("fleet_size", config.fleet_size, reason)
+    for name in ("prepare", "prepare_learned"):
+        if getattr(config, name):
+            reason = "would be kept by a session that is somebody else's next: leave it out behind a pooler"
+            raise ConfigError(name, getattr(config, name), reason)
     if config.cache_notify and not config.direct_dsn:
         raise ConfigError("cache_notify", config.cache_notify, "listens, so behind a pooler it needs direct_dsn")
     settings = {**asked, **config.server_settings}

@@ -542,7 +542,7 @@ class Database(Units):
             found["replicas"] = self._replicas.figures()
         if self._console is not None:
             found["pooler"] = self._console.figures()
-        if self._pool is not None:
+        if self._pool is not None and not self._config.is_pooled:  # behind a pooler none are kept
             found["prepared_statements"] = self._pool.statements()
         if self._slow_log is not None:
             found["slow_log"] = self._slow_log.snapshot()

@@ -88,6 +88,10 @@ CATALOGUE: Final = (
     Named("magnus_database_up", "gauge", "1 when the last probe of the control connection succeeded."),
     Named("magnus_health_check_failures", "gauge", "Probes that failed in a row."),
     Named("magnus_health_checks_failed", "counter", "Probes that failed."),
+    Named("magnus_fleet_instances", "gauge", "Instances seen on this server, this one included."),
+    Named("magnus_fleet_connections", "gauge", "Connections that all instances on this server may open together."),
+    Named("magnus_fleet_budget", "gauge",
+          "Connections that there are for them: without what is reserved, and what others use."),
     Named("magnus_slow_log_up", "gauge", "1 when slow statements are rows of the table, 0 when they are events."),
     Named("magnus_slow_log_written", "counter", "Slow statements that are rows."),
     Named("magnus_slow_log_waiting", "gauge", "Slow statements that are not written yet."),
@@ -217,9 +221,23 @@ class DatabaseCollector:
             "magnus_database_up": [((), float(health.is_ok))],
             "magnus_health_check_failures": [((), health.failures)],
             "magnus_health_checks_failed": [((), health.failed_total)],
+            **_fleet(stats.get("fleet")),
             **_slow_log(stats.get("slow_log")),
             "magnus_events": [((name,), count) for name, count in sorted(self._events.by_name.items())],
         }
+
+
+def _fleet(figures: Mapping[str, Any] | None) -> dict[str, list[Sample]]:
+    """
+    Return what is known of the other instances, nothing where they cannot be seen.
+    """
+    if figures is None or "instances" not in figures:
+        return {}
+    return {
+        "magnus_fleet_instances": [((), figures["instances"])],
+        "magnus_fleet_connections": [((), figures["connections"])],
+        "magnus_fleet_budget": [((), figures["budget"])],
+    }
 
 
 def _slow_log(figures: Mapping[str, Any] | None) -> dict[str, list[Sample]]:

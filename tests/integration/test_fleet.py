@@ -7,9 +7,10 @@ import asyncio
 import asyncpg
 import pytest
 
-from magnus import Database, DatabaseConfig, FleetOverBudget
+from magnus import Database, DatabaseConfig
 from magnus.cache import install
 from magnus.embedded import throwaway
+from magnus.observe import FleetOverBudget
 from tests.facade_fakes import until
 from tests.fleet import SETTINGS, Fleet
 from tests.servers import binaries_or_skip
@@ -114,7 +115,7 @@ async def test_who_must_not_look_works_as_it_would_alone(small):
             await con.execute(f"GRANT EXECUTE ON {public} TO PUBLIC")
 
 
-async def test_until_the_server_was_seen_one_connection_must_do(small):
+async def test_until_the_server_was_seen_one_connection_must_do():
     """Who cannot know its share takes the least."""
     db = Database(DatabaseConfig(dsn="postgresql://postgres@127.0.0.1:1/postgres?sslmode=disable", fleet_size=4))
     await db.connect(wait=False)

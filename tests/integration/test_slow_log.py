@@ -76,9 +76,9 @@ async def written(db, rows):
     await until(is_there)
 
 
-async def test_a_slow_statement_lands_in_the_table(dsn):
+async def test_a_slow_statement_lands_in_the_table(dsn, target):
     """With what is known of it; the table is made when it is first needed."""
-    async with opened(dsn) as db:
+    async with opened(**target) as db:
         await db.fetch("SELECT pg_sleep(0.03), $1::int AS x, 'canary'", 3, priority=QueryPriority.HIGH)
         await db.fetch("SELECT 1")
         await written(db, 1)
@@ -165,7 +165,7 @@ async def test_every_method_of_a_transaction_appears(dsn):
     assert [row["rows"] for row in copied] == [1, 1, 2]
 
 
-async def test_commit_appears_and_every_attempt_of_a_unit_with_its_number(dsn):
+async def test_commit_appears_and_every_attempt_of_a_unit_with_its_number(dsn, target):
     """It is where waiting for the disk and for standbys shows; what was rolled back has none."""
     runs = []
 
@@ -175,7 +175,7 @@ async def test_commit_appears_and_every_attempt_of_a_unit_with_its_number(dsn):
         if len(runs) == 1:
             await tx.execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$")
 
-    async with opened(dsn, slow_query_threshold=0.0, retry_delay=0.01) as db:
+    async with opened(**target, slow_query_threshold=0.0, retry_delay=0.01) as db:
         await db.run_in_transaction(work)
         async with db.transaction() as tx:
             await tx.execute("SELECT abs(2)")
@@ -215,9 +215,9 @@ async def test_every_method_of_create_pools_connections_appears_when_asked_for(d
     assert last["caller"].startswith(f"{__name__}:test_every_method_of_create_pools")
 
 
-async def test_every_method_of_the_database_appears(dsn):
+async def test_every_method_of_the_database_appears(dsn, target):
     """Each on a lease of its own."""
-    async with opened(dsn) as db:
+    async with opened(**target) as db:
         await db.execute("CREATE TABLE t (x int)")
         await db.execute(SLEEP)
         await db.fetch(f"{SLEEP}, abs(1)")

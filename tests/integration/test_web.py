@@ -330,9 +330,9 @@ def test_wrong_credentials_stop_the_start(tcp_dsn):
     assert CANARY not in f"{caught.value!r} {caught.value}"
 
 
-def test_a_route_works_in_its_lane_on_the_server_too(dsn):
+def test_a_route_works_in_its_lane_on_the_server_too(target):
     """The session's statement_timeout is the lane's limit plus the slack; a default route keeps NORMAL's."""
-    app = app_on(Magnus(config_of(dsn), warmup=1))
+    app = app_on(Magnus(config_of(**target), warmup=1))
 
     @app.get("/low", dependencies=[lane("low")])
     async def low(db: Db) -> str:
@@ -347,9 +347,9 @@ def test_a_route_works_in_its_lane_on_the_server_too(dsn):
         assert client.get("/normal").json() == "30s"
 
 
-def test_a_deadline_of_a_route_ends_its_query_with_a_problem(dsn):
+def test_a_deadline_of_a_route_ends_its_query_with_a_problem(target):
     """A slow query in a lane with a timeout is 503 query-timeout with Retry-After, and holds no SQL."""
-    app = app_on(Magnus(config_of(dsn), warmup=1))
+    app = app_on(Magnus(config_of(**target), warmup=1))
 
     @app.get("/slow", dependencies=[lane("high", timeout=0.2)])
     async def slow(db: Db) -> None:
@@ -399,9 +399,9 @@ async def test_a_transaction_of_a_route_is_committed_before_the_response(things)
     assert await count(things) == 2
 
 
-async def test_a_lost_connection_is_503_and_the_next_request_is_served(dsn):
+async def test_a_lost_connection_is_503_and_the_next_request_is_served(target):
     """A session that is ended under a query gives a problem that a caller may repeat; the pool goes on."""
-    app = app_on(Magnus(config_of(dsn), warmup=1))
+    app = app_on(Magnus(config_of(**target), warmup=1))
 
     @app.api_route("/die", methods=["GET", "POST"])
     async def die(db: Db) -> None:
@@ -438,13 +438,13 @@ async def test_events_of_an_outage_reach_the_observers(own_server):
         assert event.connections == 2
 
 
-def test_a_dependency_of_the_application_may_use_the_database(dsn):
+def test_a_dependency_of_the_application_may_use_the_database(target):
     """`Db` works in dependencies of one's own, with yield and at request scope."""
 
     async def one(db: Db) -> AsyncIterator[int]:
         yield await db.fetchval("SELECT 1")
 
-    app = app_on(Magnus(config_of(dsn), warmup=1))
+    app = app_on(Magnus(config_of(**target), warmup=1))
 
     @app.get("/")
     async def handler(found: int = Depends(one)) -> int:  # a name of this function

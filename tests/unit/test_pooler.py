@@ -183,6 +183,14 @@ def test_settings_that_a_pooler_cannot_keep_are_refused_by_name():
     DatabaseConfig(pooler="transaction", server_settings={"TimeZone": "UTC"})
 
 
+@pytest.mark.parametrize("given", [{"prepare": ("SELECT 1",)}, {"prepare_learned": 3}])
+def test_hot_statements_are_refused_where_no_session_would_keep_them(given):
+    """Rather than prepared for somebody else."""
+    (name,) = given
+    with pytest.raises(ConfigError, match=name):
+        DatabaseConfig(pooler="transaction", **given)
+
+
 def test_the_direct_way_is_a_configuration_without_a_pooler():
     """With every guard again."""
     config = DatabaseConfig(dsn="postgresql://a@p/c", pooler="transaction", direct_dsn="postgresql://a@s/c")

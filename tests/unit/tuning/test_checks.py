@@ -119,6 +119,16 @@ FINDINGS: list[tuple[str, Severity, str, dict[str, Any]]] = [
     ("C008", FAIL, "database ava", {"databases": (database(deadlocks=11, stats_age_s=60.0),)}),
     ("C009", WARN, "database ava", {"databases": (database(xact_rollback=60_000),)}),
     ("C009", FAIL, "database ava", {"databases": (database(xact_rollback=300_000),)}),
+    ("C010", WARN, "max_connections", {
+        "activity": tuple(client(pid=n, application="ava (magnus 30+2)") for n in range(4)),
+    }),
+    ("C010", WARN, "database ava", {
+        "activity": (client(application="ava (magnus 30+2)"),), "databases": (database(connection_limit=31),),
+    }),
+    ("C010", WARN, "role app", {
+        "activity": (client(application="ava (magnus 30+2)"), client(application="psql", pid=9)),
+        "roles": (role(name="app", connection_limit=32),),
+    }),
     ("V001", WARN, "database ava", {"databases": (database(xid_age=1_060_000_000),)}),
     ("V001", FAIL, "database ava", {"databases": (database(mxid_age=1_600_000_000),)}),
     ("V001", WARN, "public.trades", {"tables": (table(toast_xid_age=300_000_001),)}),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from magnus._shares import Account, Sessions
 from magnus.tuning.checks._fixes import percent
 from magnus.tuning.checks._model import Finding, Severity, Verdict, check
 from magnus.tuning.checks._snapshot import DAY, Unseen, duration, share
@@ -78,10 +80,7 @@ def _end(row: Row) -> tuple[str, str]:
     reads=("settings", "activity", "databases", "roles"),
 )
 def connections(seen: Snapshot) -> Verdict:
-    reserved = seen.number("superuser_reserved_connections")
-    if seen.major >= 16:
-        reserved += seen.number("reserved_connections")
-    most = seen.number("max_connections") - reserved
+    most = _for_clients(seen)
     if seen.server["sees_all_stats"]:
         used = float(sum(row["backend_type"] == "client backend" for row in seen.rows("activity"))) + 1
     else:
@@ -103,6 +102,13 @@ def connections(seen: Snapshot) -> Verdict:
         )
     found += _limits(seen)
     return Verdict(tuple(found), f"{used:.0f} of {most:.0f}")
+
+
+def _for_clients(seen: Snapshot) -> float:
+    reserved = seen.number("superuser_reserved_connections")
+    if seen.major >= 16:
+        reserved += seen.number("reserved_connections")
+    return seen.number("max_connections") - reserved
 
 
 def _limits(seen: Snapshot) -> list[Finding]:
@@ -372,7 +378,52 @@ def _young(seen: Snapshot, rows: Iterable[Row]) -> str:
     return f"statistics are {duration(youngest)} old, a day is needed" if youngest < DAY else ""
 
 
+@check(
+    "C010",
+    "All pools fit into the server",
+    why="Pools that may grow beyond what the server has are refused by it when all are busy at once, which is when it "
+    "matters.",
+    threshold="what all connected instances of Magnus may open together, above max_connections without the reserved "
+    "ones and without what others use; the same for the limits of a role or a database",
+    fix="Make the pools smaller, let them share (fleet_size), or put a pooler in front.",
+    undo="The pools' earlier sizes.",
+    reads=("settings", "activity", "databases", "roles"),
+)
+def fleet(seen: Snapshot) -> Verdict:
+    groups = Counter(
+        (row["application"] or "", row["database"], row["role"])
+        for row in _clients(seen)
+        if row["database"] is not None and row["role"] is not None
+    )
+    sessions = [Sessions(*group, count, is_here=True, is_own=True) for group, count in groups.items()]
+    accounts = [("max_connections", Account.of("max_connections", int(_for_clients(seen)), sessions))]
+    for kind, rows in (("database", seen.rows("databases")), ("role", seen.rows("roles"))):
+        accounts += [
+            (
+                f"{kind} {row['name']}",
+                Account.of(kind, limit, [one for one in sessions if row["name"] == getattr(one, kind)]),
+            )
+            for row in rows
+            if (limit := row["connection_limit"]) >= 0
+        ]
+    found = [_overdrawn(name, account) for name, account in accounts if account.excess > 0 and account.instances]
+    server = accounts[0][1]
+    return Verdict(
+        tuple(found), f"{server.instances} instances may open {server.announced} of {server.budget}", server.instances
+    )
+
+
+def _overdrawn(name: str, account: Account) -> Finding:
+    evidence = (
+        f"{account.instances} instances may open {account.announced} connections; {account.most} are for clients, "
+        f"{account.others} of them in use by others"
+    )
+    size = account.budget // account.instances
+    fix = f"DB_POOL_MAX so that an instance has {size} at most, MAGNUS_FLEET_SIZE to share them, or a pooler"
+    return Finding(Severity.WARNING, name, evidence, fix, "the pools' earlier sizes")
+
+
 CHECKS: Final = (
     connections, idle_in_transaction, long_transactions, horizon, blocked, prepared, abnormal_ends, deadlocks,
-    rollbacks,
+    rollbacks, fleet,
 )  # fmt: skip

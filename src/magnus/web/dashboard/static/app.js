@@ -151,6 +151,8 @@ function verdicts(server, findings) {
     const health = last.health;
     rows.push(health.reason ? ["error", `Not ready: ${health.reason}`] : ["good", "Ready: the database answers and the pool hands out connections"]);
     if (last.stats.pool_stats.is_failing) rows.push(["error", "The pool opens no connections: one attempt at a time, see Events"]);
+    const fleet = last.stats.fleet;
+    if (fleet?.state === "over") rows.push(["warning", `${fleet.instances} instances may open ${fleet.connections} connections, ${fleet.budget} are there for them`]);
     const queued = ((last.stats.pooler || {}).pools || []).reduce((sum, pool) => sum + pool.clients_waiting, 0);
     if (queued) rows.push(["warning", `${counted(queued, "client waits", "clients wait")} for a server connection at PgBouncer: see Pool`]);
     const point = tail();
@@ -175,10 +177,11 @@ const poolCharts = () => [
   chart("Duration of statements", "s", [["p50", COLOURS[3], (p) => p.duration[0]], ["p95", COLOURS[1], (p) => p.duration[1]], ["p99", COLOURS[0], (p) => p.duration[2]]]),
 ];
 
-function behind({ pooler, replicas }) { // what stands between the pool and its server, and beside that
+function behind({ pooler, replicas, fleet }) { // what stands between the pool and its server, and beside that
   const cards = [];
   if (pooler) cards.push(card(pooler.version ? `PgBouncer ${pooler.version}` : "PgBouncer", missing(pooler) || table([["role", (r) => r.user || "–"], ["clients at work", (r) => whole(r.clients_active), "n"], ["waiting", (r) => whole(r.clients_waiting), "n"], ["longest wait", (r) => ms(r.max_wait_ms), "n"], ["server connections at work", (r) => whole(r.servers_active), "n"], ["idle", (r) => whole(r.servers_idle), "n"], ["connecting", (r) => whole(r.servers_connecting), "n"]], pooler.pools, "No connection to this database is open.")), el("p"));
   if (replicas) cards.push(card("Standbys", table([["standby", (r) => el("code", {}, r.target)], ["state", (r) => (r.usable ? "gives answers" : "passed over")], ["behind", (r) => (r.behind_bytes === null ? "–" : `${whole(r.behind_bytes)} B`), "n"], ["answer takes", (r) => ms(r.latency_ms), "n"], ["reads", (r) => whole(r.reads), "n"], ["failed", (r) => whole(r.failed), "n"]], replicas.members, "None."), soft(`${whole(replicas.primary_reads)} reads went to the primary, ${whole(replicas.waits)} waited for a standby.`)), el("p"));
+  if (fleet?.instances) cards.push(card("All instances on this server", table([["instances", (r) => whole(r.instances), "n"], ["may open", (r) => whole(r.connections), "n"], ["are there for them", (r) => whole(r.budget), "n"], ["limited by", (r) => r.limit], ["used by others", (r) => whole(r.others), "n"], ["reserved", (r) => whole(r.reserved), "n"], ["this pool", (r) => `${r.pool_size} of ${r.max_pool_size}`, "n"], ["beside it", (r) => whole(r.beside), "n"]], [fleet], "")));
   return cards;
 }
 
@@ -212,7 +215,7 @@ const pages = {
       chart("Given a second, by lane", "", LANES.map((lane, i) => [lane, COLOURS[i], (p) => p.lanes[lane]?.acquired])),
     ]);
     return {
-      node: [el("h1", {}, "Pool"), lanes, el("p"), others, drawn.grid],
+      node: [el("h1", {}, "Pool"), lanes, el("p"), others, el("p"), drawn.grid],
       update() {
         others.replaceChildren(...behind(known.last.stats));
         const stats = known.last.stats.pool_stats;
