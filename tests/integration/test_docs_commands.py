@@ -144,7 +144,7 @@ def prod(pg_version: int) -> Iterator[Cluster]:
     """
     A server with the databases that the pages name.
     """
-    with throwaway(binaries_or_skip(pg_version), settings={"autovacuum": "off"}) as cluster:
+    with throwaway(binaries_or_skip(pg_version), max_connections=300, settings={"autovacuum": "off"}) as cluster:
 
         async def fill() -> None:
             for name in ("ava", "app", "test", "clone", "stock", "tuned"):
