@@ -11,15 +11,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
-from pathlib import Path
 from typing import Any, Final
 
-sys.path[:0] = [str(Path(__file__).resolve().parent / "proof")]
-
 import asyncpg
-import servers
 from _report import Column, Report, Row, arguments, environment
 
+from ava.proof import servers
 from magnus.loadtest import Load, Target, compare
 from magnus.loadtest import run as send
 

@@ -1220,6 +1220,21 @@ MUTANTS = (
         "integration/test_prepared.py::test_a_table_that_is_locked_keeps_no_connection_from_opening",
     ),
     unit(
+        "A replayed mix that only reads runs in read-only sessions", "loadtest/replay.py",
+        "{**target.settings, **_READ_ONLY}", "dict(target.settings)",
+        "integration/test_replay.py::test_sessions_are_read_only_unless_writes_are_asked_for",
+    ),
+    unit(
+        "A replayed mix leaves out what changes data unless it is asked for", "loadtest/_capture.py",
+        "if reading.writes and not writes:", "if False:",
+        "integration/test_replay.py::test_reads_are_sent_as_often_as_they_were_and_find_rows",
+    ),
+    unit(
+        "A replayed mix calls no function that may do something", "loadtest/_capture.py",
+        "if writes and (not row", "if True or (not row",
+        "integration/test_replay.py::test_reads_are_sent_as_often_as_they_were_and_find_rows",
+    ),
+    unit(
         "Hot statements are planned before a connection is handed out",
         "_hot.py", "await _plan(con, text)", "pass",
         "integration/test_prepared.py::test_they_are_planned_where_the_server_can_and_not_run",

@@ -1,104 +1,100 @@
-"""The docs hold to the program: each command line in them is one, the read-only ones run, made pages are up to date."""
+"""The docs hold to the program: each command in them is one, links lead somewhere, made pages are up to date."""
 
 from __future__ import annotations
 
-import asyncio
+import configparser
 import re
-import shlex
+import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
-import asyncpg
 import pytest
+from cyclopts import CycloptsError
 
-from magnus import cli
-from magnus.cli.app import whole
+from ava.cli.serve import Options
+from magnus import DatabaseConfig
+from tests.doc_commands import BLOCK, PLACES, ROOT, Shown, check, program, shown
 from tests.reference_doc import PAGES
 
-ROOT = Path(__file__).resolve().parents[1]
-PLACES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```([a-z]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINE = re.compile(r"^(?:\$ )?(?:\.venv/bin/)?(magnus (?!\d).*)$")
-READING = {"activity", "check", "explain", "indexes", "lanes", "ping", "plan", "top"}
-GENERATED = {"cli.md", "api.md"}
-
-
-def commands():
-    """
-    Every line of a block that calls magnus; continued lines are one, comments and what follows a pipe are left out.
-    """
-    for path in PLACES:
-        if path.name in GENERATED:
-            continue
-        for language, text in BLOCK.findall(path.read_text()):
-            if language not in {"", "console", "sh"}:
-                continue
-            for line in text.replace("\\\n", " ").splitlines():
-                if found := LINE.match(line):
-                    words = shlex.split(found[1], comments=True)[1:]
-                    yield path.relative_to(ROOT).as_posix(), tuple(until_shell(words))
-
-
-def until_shell(words):
-    """
-    The words before the shell's own.
-    """
-    for word in words:
-        if word in {"|", ">", "&&", "||", ";"} or word.startswith("2>"):
-            return
-        yield word
-
-
-COMMANDS = sorted(set(commands()))
+COMMANDS = shown()
 
 
 def test_there_are_commands_to_look_at():
     """An expression that finds none would pass everything below."""
-    assert len(COMMANDS) > 30
+    assert len([found for found in COMMANDS if found.is_run]) > 60
+    assert {"magnus", "ava", "make", "curl"} <= {program(found.words[0]) for found in COMMANDS}
 
 
-@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=[f"{page}: {' '.join(words)}" for page, words in COMMANDS])
-def test_a_command_line_of_the_docs_is_understood(page, words):
-    """By the parser that will get it."""
-    del page
-    app = whole()
-    _, bound, _ = app.meta.parse_args(list(words), exit_on_error=False, print_error=False)
-    app.parse_args(list(bound.args), exit_on_error=False, print_error=False)
+@pytest.mark.parametrize("found", COMMANDS, ids=str)
+def test_a_command_of_the_docs_is_understood(found):
+    """By the parser, the Makefile, the routes that will get it; what stands in a block can be typed as it is."""
+    check(found)
 
 
-def reading():
-    """
-    Commands that need nothing but a server, and change nothing.
-    """
-    for page, words in COMMANDS:
-        rest = list(words)
-        if rest[:1] in (["-d"], ["--dsn"]):
-            rest = rest[2:]
-        files = {"--out", "-o", "--output", "--interval", "--cancel", "--terminate", "--plan"}
-        if rest and rest[0] in READING and not files & set(rest):
-            yield page, tuple(rest)
-
-
-@pytest.mark.slow
-async def test_what_the_docs_read_from_a_server_can_be_read(dsn, monkeypatch, capsys):
-    """Exit code 0, or 1 where the answer may be no; each once, however many pages show it."""
-    monkeypatch.setenv("MAGNUS_DSN", dsn)
-    lines = sorted({words for _, words in reading()})
-    assert len(lines) >= 8
-    for words in lines:
-        code = await asyncio.to_thread(cli.main, list(words))
-        said = capsys.readouterr()
-        assert code in {0, 1}, (words, said.err)
-    con = await asyncpg.connect(dsn)
-    assert await con.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
-    await con.close()
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("magnus", "frobnicate"),
+        ("magnus", "plan", "--no-such"),
+        ("ava", "demo", "--no-such"),
+        ("ava", "token", "destroy", "1"),
+        ("make", "nothing"),
+        ("make", "proof", "NOTHING=1"),
+        ("curl", "http://localhost:8000/api/nothing"),
+        ("pip", "install", "magnus-db[nothing]"),
+        ("python", "benchmarks/nothing.py"),
+        ("python", "-m", "nothing_at_all"),
+        ("frobnicate", "it"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("is_run", [True, False])
+def test_a_command_that_does_not_exist_is_noticed(words, is_run):
+    """Wherever it stands."""
+    with pytest.raises((AssertionError, CycloptsError)):
+        check(Shown("page.md", words, is_run=is_run))
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_from_the_code_is_up_to_date(name):
     """`make docs` writes it."""
     assert (ROOT / "docs" / name).read_text() == PAGES[name]()
+
+
+def test_every_setting_is_described():
+    """By name, on the page of the configuration."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    missing = [item.name for item in fields(DatabaseConfig) if f"`{item.name}`" not in text]
+    assert missing == []
+
+
+def test_every_switch_of_the_adoption_page_is_one():
+    """A field of `DatabaseConfig`, an argument of the web parts, or a public name."""
+    text = (ROOT / "docs" / "adoption.md").read_text()
+    known = {item.name for item in fields(DatabaseConfig)} | {"warmup", "cap", "sslmode", "priority"}
+    found = {name for name, _ in re.findall(r"`(?:\w+\()?(\w+)(=)[^`]*`", text)}
+    assert found > {"reset", "shedding", "slow_log", "warmup", "cache_bytes", "replicas"}
+    assert found - known == set()
+
+
+def test_the_unit_of_systemd_starts_what_there_is():
+    """Its command is one of AVA's, it stops by the signal that drains, and waits longer than a drain may take."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # the names are as systemd has them
+    unit.read_string((ROOT / "deploy" / "systemd" / "ava.service").read_text())
+    service = unit["Service"]
+    path, *words = service["ExecStart"].split()
+    check(Shown("ava.service", (Path(path).name, *words), is_run=True))
+    assert service["KillSignal"] == "SIGTERM"
+    assert float(service["TimeoutStopSec"]) > Options(None, None, None).notice + Options(None, None, None).grace
+    tool = shutil.which("systemd-analyze")
+    if tool is not None:
+        command = [tool, "verify", "--man=no", "deploy/systemd/ava.service"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
+        complaints = [line for line in done.stderr.splitlines() if "ava.service" in line]
+        assert [line for line in complaints if "is not executable" not in line] == []
 
 
 def test_every_page_is_in_the_navigation():

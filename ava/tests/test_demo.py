@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -39,6 +40,7 @@ def data_dir():
 def test_the_demo_shows_everything_and_the_second_start_reuses_the_data(data_dir):
     """First: start, migrate, load, drive, figures. Then: the data is found, and it is ready sooner."""
     arguments = ("demo", "--once", "--scale", "0.01", "--duration", "2", "--port", "0", "--data-dir", str(data_dir))
+    arguments += ("--no-proof",)
     first = ava(*arguments, env=environment())
     assert first.returncode == 0, first.stderr
     said = first.stderr + first.stdout
@@ -59,7 +61,7 @@ def test_the_demo_shows_everything_and_the_second_start_reuses_the_data(data_dir
 
 def test_the_demo_serves_on_until_a_signal_and_then_exits_0(data_dir):
     """After the figures the API answers; `ava audit` may look at the same data meanwhile; SIGINT drains."""
-    arguments = ("demo", "--scale", "0.001", "--duration", "1", "--data-dir", str(data_dir))
+    arguments = ("demo", "--scale", "0.001", "--duration", "1", "--no-proof", "--data-dir", str(data_dir))
     with Service(*arguments, env=environment()) as service:
         service.wait_for("Serving on")
         command = next(line for line in service.lines if "Bearer" in line)
@@ -80,6 +82,40 @@ def test_the_demo_stopped_while_it_drives_exits_0_and_leaves_no_process(data_dir
         service.signal(signal.SIGTERM)
         assert service.wait() == 0
     assert not (data_dir / "data" / "postmaster.pid").exists()
+
+
+def test_the_demo_serves_while_it_measures_before_and_after_and_stops_at_once(data_dir):
+    """The measurement's own servers and processes are gone with it."""
+    arguments = ("demo", "--scale", "0.001", "--duration", "1", "--data-dir", str(data_dir))
+    with Service(*arguments, env=environment()) as service:
+        service.wait_for("before/after: loading AVA's data")
+        service.wait_for("before/after: before can do", timeout=120.0)
+        children = descendants(service.process.pid)
+        assert any("ava.proof" in words for words in children.values())
+        url = service.wait_for(r"first readiness 200 after .* on (http://\S+)")[1]
+        assert get(f"{url}/api/health/readiness")[0] == 200
+        service.signal(signal.SIGINT)
+        assert service.wait() == 0
+        assert "Traceback" not in "\n".join(service.lines)
+    assert not [words for pid, words in descendants(1).items() if pid in children]
+    assert not (data_dir / "data" / "postmaster.pid").exists()
+
+
+def descendants(of: int) -> dict[int, str]:
+    """
+    Processes below one, with their command lines.
+    """
+    parents, words = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            words[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    found: dict[int, str] = {}
+    new = {of}
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new and pid not in found}
+        found |= {pid: words.get(pid, "") for pid in new}
+    return found
 
 
 def test_the_demo_stopped_while_it_loads_says_so_and_can_be_started_again(data_dir):

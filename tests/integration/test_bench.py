@@ -32,8 +32,8 @@ async def test_an_open_model_books_what_it_says(dsn, tmp_path, capsys):
     assert "<svg" in page.read_text()
 
 
-@pytest.mark.parametrize("pool", ["magnus", "asyncpg"])
-async def test_a_closed_model_runs_a_file_on_both_pools(dsn, tmp_path, capsys, pool):
+@pytest.mark.parametrize("pool", ["magnus", "asyncpg", "none"])
+async def test_a_closed_model_runs_a_file_on_each_pool(dsn, tmp_path, capsys, pool):
     """With a statement that fails, which is counted and ends nothing."""
     file = tmp_path / "mix.sql"
     file.write_text("-- name: good\n-- $1: int 1 9\nSELECT $1::int;\n-- name: bad\nSELECT 1 / 0;\n")

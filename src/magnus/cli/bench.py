@@ -26,6 +26,7 @@ _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)(?:\.\.(\d+(?:\.\d+)?))?(?:/s)?")
 _THRESHOLD: Final = re.compile(
     r"(p50|p90|p95|p99|p999|mean|longest|errors|rate)\s*(<=|<|>=|>)\s*(\d+(?:\.\d+)?)\s*(us|ms|s|/s|%)?"
 )
+_NOTED: Final = 12
 _UNITS: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, None: 1.0}
 
 
@@ -58,12 +59,13 @@ def bench(
     target = Target(address or _dsn(environ), connections, pool, options)
     load = Load(workload, target, seconds, clients, pacer, processes, seed)
     try:
-        with render.progress(f"{workload}, {seconds:g} s") as shown:
+        with render.watching(f"{workload}, {seconds:g} s") as shown:
             samples = runner(run(load, shown))
     except (MagnusError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
-        told = str(error) if isinstance(error, (MagnusError, RuntimeError)) else type(error).__name__
+        is_told = isinstance(error, (MagnusError, RuntimeError, asyncpg.PostgresError))
+        told = str(error) if is_told else type(error).__name__
         return Failure("bench", ExitCode.UNREACHABLE, told, "is the target there? magnus ping, or curl")
     found = samples.result(warm_up=samples.steady_after() if warm_up is None else warm_up)
     document = {**found.as_dict(), "run": described(load, rate)}
@@ -83,12 +85,15 @@ def described(load: Load, rate: str | None) -> dict[str, Any]:
     """
     is_url = load.target.address.startswith(("http://", "https://"))
     shown = load.target.address if is_url else DatabaseConfig(dsn=load.target.address).safe_dsn
+    options = dict(load.target.options)
+    if "from" in options:
+        options["from"] = DatabaseConfig(dsn=options["from"]).safe_dsn
     return {
         "workload": load.workload, "target": shown, "model": "closed" if rate is None else f"open, {rate}",
         "seconds": load.seconds, "clients": load.clients, "processes": load.processes, "seed": load.seed,
         "pool": "" if is_url else load.target.pool, "connections": load.target.connections,
         "magnus": metadata.version("magnus-db"),
-        **load.target.options,
+        **options,
     }  # fmt: skip
 
 
@@ -155,7 +160,16 @@ def _lines(found: Result, verdicts: Sequence[tuple[str, float | None, bool]]) ->
         + ("" if found.has_kept_up else ": it did not keep up, and its delay is in the times"),
     ]
     lines += [f"{'ok   ' if is_met else 'NOT  '}{text}  ({measured})" for text, measured, is_met in verdicts]
-    return lines + [f"failed  {name}  {count:,} times" for name, count in found.failures.items()]
+    lines += [f"failed  {name}  {count:,} times" for name, count in found.failures.items()]
+    return [*lines, *told_of(found.notes)]
+
+
+def told_of(notes: Sequence[str]) -> list[str]:
+    """
+    Return the first of a workload's notes, for a person; all of them are in the JSON.
+    """
+    rest = len(notes) - _NOTED
+    return [*notes[:_NOTED], *([f"and {rest} more: --output-format json"] if rest > 0 else [])]
 
 
 def _table(found: Result) -> Table:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from magnus.cli.app import FromShared, _carry_out, _positive, _span
+from magnus.errors import ConfigError
 
 if TYPE_CHECKING:
     from magnus.cli.answer import Answer, Failure
@@ -16,17 +17,20 @@ if TYPE_CHECKING:
 def bench(
     target: Annotated[str | None, Parameter(help="A DSN, or a service's URL; else --dsn and the environment.")] = None,
     *,
-    workload: Annotated[str, Parameter(name=["--workload", "-w"], help="select, tpcb, ava, or a FILE.sql.")] = "select",
+    workload: Annotated[
+        str, Parameter(name=["--workload", "-w"], help="select, tpcb, replay, ava, or a FILE.sql.")
+    ] = "select",
     rate: Annotated[str | None, Parameter(help="Open model: 2000/s, or a ramp 100..2000/s. Else closed.")] = None,
     duration: Annotated[str, Parameter(help="How long requests are sent: 30s, 5m.")] = "30s",
     warmup: Annotated[str | None, Parameter(help="What to leave out at the start; else it is found.")] = None,
     clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,
     processes: Annotated[int, Parameter(help="Processes that share the load.")] = 1,
     connections: Annotated[int, Parameter(help="Connections of each process.")] = 10,
-    pool: Annotated[str, Parameter(help="magnus or asyncpg.")] = "magnus",
+    pool: Annotated[str, Parameter(help="magnus, asyncpg, or none: bare connections, as pgbench has.")] = "magnus",
     seed: Annotated[int, Parameter(help="The same seed draws the same operations.")] = 1,
     threshold: Annotated[tuple[str, ...], Parameter(help="Exit 1 unless met: 'p99<50ms', 'errors<1%'.")] = (),
     option: Annotated[tuple[str, ...], Parameter(help="NAME=VALUE of the workload: scale=10.")] = (),
+    writes: Annotated[bool, Parameter(help="Let replay send also what changes data; on a clone.", negative="")] = False,
     save: Annotated[str | None, Parameter(help="Write the result to this file, as JSON.")] = None,
     html: Annotated[str | None, Parameter(help="Write the result to this file, as a page with plots.")] = None,
     compare: Annotated[
@@ -39,25 +43,31 @@ def bench(
     Load a database or a service, and say how long what took. Times count from when a request was due.
 
     Example: magnus bench postgresql://localhost/test -w tpcb --rate 500/s --duration 20s --threshold 'p99<50ms'
+    Example: magnus bench postgresql://localhost/clone -w replay --clients 8
     Example: magnus bench --compare monday.json tuesday.json
     """
     from magnus.cli.bench import bench as call
     from magnus.cli.compare import compare as call_compare
     from magnus.cli.words import options
 
+    if writes and workload != "replay":
+        return _carry_out("bench", lambda: refused("--writes", workload, "is of the workload replay alone"), shared)
     if compare is not None:
         return _carry_out("bench", lambda: call_compare(*compare), shared)
     return _carry_out("bench", lambda: call(
         target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
         warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
-        seed=seed, thresholds=threshold, options=options(option), save=save, html=html,
+        seed=seed, thresholds=threshold, options={**options(option), **({"writes": "yes"} if writes else {})},
+        save=save, html=html,
     ), shared)  # fmt: skip
 
 
 def prove(
     target: Annotated[str | None, Parameter(help="A DSN; else --dsn and the environment.")] = None,
     *,
-    workload: Annotated[str, Parameter(name=["--workload", "-w"], help="select, tpcb, ava, or a FILE.sql.")] = "select",
+    workload: Annotated[
+        str, Parameter(name=["--workload", "-w"], help="select, tpcb, replay, ava, or a FILE.sql.")
+    ] = "select",
     settings: Annotated[
         tuple[str, ...], Parameter(help="NAME=VALUE of PostgreSQL, for B's sessions: work_mem=16MB.", negative="")
     ] = (),
@@ -97,6 +107,13 @@ def prove(
         return call(target or shared.dsn, os.environ, wish, design)
 
     return _carry_out("prove", work, shared)
+
+
+def refused(name: str, value: object, reason: str) -> Answer:
+    """
+    Refuse an argument.
+    """
+    raise ConfigError(name, value, reason)
 
 
 COMMANDS: Final = (bench, prove)

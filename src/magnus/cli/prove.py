@@ -14,7 +14,7 @@ from magnus._dsn import in_database
 from magnus._sqltext import scan, split
 from magnus.cli import render
 from magnus.cli.answer import Answer, ExitCode, Failure, Table
-from magnus.cli.bench import described, write
+from magnus.cli.bench import described, told_of, write
 from magnus.cli.compare import sentence
 from magnus.config import DatabaseConfig
 from magnus.errors import ConfigError, MagnusError
@@ -221,6 +221,7 @@ def _answer(found: Proof, wish: Wish, targets: tuple[Target, Target], design: De
             f"{found.requests[0]:,} and {found.requests[1]:,} requests in {len(found.slices)} pairs of slices, "
             f"{found.failed[0]:,} and {found.failed[1]:,} failed"
         ),
+        *told_of(found.notes),
     ]
     table = Table(("ms", "A", "B", "change", f"{1 - design.alpha:.0%} interval", "verdict"), rows)
     exit_code = ExitCode.NO if found.verdict == "worse" else ExitCode.DONE

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat
+from magnus.cli.answer import Answer, ExitCode, Failure, OutputFormat, Table
 from magnus.cli.words import short
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
+    from rich.console import Group
     from rich.table import Table as RichTable
 
-    from magnus.cli.answer import Table
+    from magnus.loadtest._live import Board
 
 _FORMAT_VERSION = "1.0"
 _FOR_ALL = (OutputFormat.TEXT, OutputFormat.JSON, OutputFormat.JSON_LINES)
@@ -114,6 +115,36 @@ def progress(title: str) -> Iterator[Callable[[float, int, int], None]]:
             bar.update(task, completed=share, said=said)
 
         yield shown
+
+
+@contextmanager
+def watching(title: str) -> Iterator[Callable[[Board], None] | None]:
+    """
+    Draw a load test on standard error while the block lasts, when that is a terminal: lanes, failures, connections.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(file=sys.stderr), transient=True, auto_refresh=False) as live:
+        yield lambda board: live.update(_board(title, board, live.console.width), refresh=True)
+
+
+def _board(title: str, board: Board, width: int) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    failed = f"{board.failed:,} failed, {board.refused:,} refused"
+    pool = "" if board.pool is None else "; {} of {} connections in use, {} at most".format(*board.pool)
+    rows = [
+        (row.lane, round(row.per_second, 1), *(round(1000 * value, 2) for value in (row.p50, row.p99, row.p999)))
+        for row in board.rows()
+    ]
+    head = f"{title}: {board.share:.0%}, {board.requests:,} answered, {failed}{pool}"
+    table = Table(("the last seconds", "per s", "p50 ms", "p99", "p99.9"), rows)
+    return Group(Text(head), _drawn(table, width))
 
 
 def close_stdout() -> None:

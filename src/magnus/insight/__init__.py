@@ -22,7 +22,7 @@ from magnus.insight._errors import Unavailable
 from magnus.insight._plan_mode import PlanMode, plan_mode
 from magnus.insight._source import Source
 from magnus.insight.activity import Blocker, Session, blocking_tree, end, sessions
-from magnus.insight.reader import Extension, extension, snapshot, statements
+from magnus.insight.reader import Extension, extension, is_own, snapshot, statements
 from magnus.insight.slow import SORTS, Group, groups, plan
 
 __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
@@ -47,6 +47,7 @@ __all__ = [  # noqa: RUF022  # plain order, as sorted() has it
     "end",
     "extension",
     "groups",
+    "is_own",
     "plan",
     "plan_mode",
     "seconds_of",

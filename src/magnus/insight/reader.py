@@ -26,7 +26,8 @@ _SPARE: Final = 50
 _LIBRARY: Final = "pg_stat_statements"
 _OWN: Final = (
     "typeinfo_tree", "has_type_privilege", "proargdefaults", "pg_stat_statements", "pg_blocking_pids", "magnus_plan_",
-    "slow_query_log", "slow_query_plan", "magnus_column", "AS has_info",
+    "slow_query_log", "slow_query_plan", "magnus_column", "magnus_replay",
+    "AS has_info",
 )  # fmt: skip
 """Words in the texts of the driver's and the layer's own statements."""
 _HIDDEN_TEXT: Final = "<evicted meanwhile>"
@@ -149,12 +150,19 @@ async def statements(
     listed = []
     for key, counters in first:
         database, role, query = texts.get(key[:3], (None, None, _HIDDEN_TEXT))
-        if any(word in query for word in _OWN):
+        if is_own(query):
             continue
         share = counters.seconds / whole if whole else 0.0
         text = query if query == _HIDDEN_TEXT else normalised(query).text
         listed.append(Statement(key.queryid, database or "", role or "", text, share, counters, key.toplevel))
     return listed[:limit]
+
+
+def is_own(query: str) -> bool:
+    """
+    Say whether a statement is one that the driver or this layer sends on its own account.
+    """
+    return any(word in query for word in _OWN)
 
 
 async def _texts(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -28,14 +29,22 @@ ACCOUNTS: Final = 100_000
 @asynccontextmanager
 async def access(target: Target) -> AsyncIterator[Any]:
     """
-    Open the pool that the target asks for: ours, or asyncpg's as its users have it.
+    Open the pool that the target asks for: ours, asyncpg's as its users have it, or bare connections.
 
     Raises:
         ConfigError: there is no such pool.
     """
-    if target.pool == "asyncpg":
-        if target.config:
-            raise ConfigError(next(iter(target.config)), "", "is a setting of magnus' pool, not of asyncpg's")
+    if target.pool != "magnus" and target.config:
+        raise ConfigError(next(iter(target.config)), "", "is a setting of magnus' pool alone")
+    if target.pool == "none":
+        async with AsyncExitStack() as stack:
+            bare = Bare()
+            for _ in range(target.connections):
+                con = await asyncpg.connect(**driver(target.address), server_settings=dict(target.settings))
+                stack.push_async_callback(con.close)
+                bare.add(con)
+            yield bare
+    elif target.pool == "asyncpg":
         async with asyncpg.create_pool(
             **driver(target.address),
             min_size=target.connections,
@@ -55,7 +64,47 @@ async def access(target: Target) -> AsyncIterator[Any]:
             await db.warmup_pool(config.min_pool_size)
             yield db
     else:
-        raise ConfigError("pool", target.pool, "must be magnus or asyncpg")
+        raise ConfigError("pool", target.pool, "must be magnus, asyncpg or none")
+
+
+class Bare:
+    """
+    Connections without a pool, as pgbench has them: nothing is reset, checked or limited. What the two other pools take
+    more than this is their own.
+    """
+
+    def __init__(self) -> None:
+        self._idle: asyncio.LifoQueue[Any] = asyncio.LifoQueue()
+        self._size = 0
+
+    def add(self, con: Any) -> None:
+        self._idle.put_nowait(con)
+        self._size += 1
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        con = await self._idle.get()
+        try:
+            yield con
+        finally:
+            self._idle.put_nowait(con)
+
+    async def fetchval(self, sql: str, *args: Any) -> Any:
+        async with self.acquire() as con:
+            return await con.fetchval(sql, *args)
+
+    async def fetch(self, sql: str, *args: Any) -> Any:
+        async with self.acquire() as con:
+            return await con.fetch(sql, *args)
+
+    def get_size(self) -> int:
+        return self._size
+
+    def get_idle_size(self) -> int:
+        return self._idle.qsize()
+
+    def get_max_size(self) -> int:
+        return self._size
 
 
 def driver(address: str) -> dict[str, Any]:
@@ -115,9 +164,28 @@ class Select:
             yield _Selecting(pool, ACCOUNTS * self._scale)
 
 
-class _Selecting:
-    def __init__(self, pool: Any, accounts: int) -> None:
+class OnPool:
+    """
+    A client of a database, on either pool.
+    """
+
+    def __init__(self, pool: Any) -> None:
         self._pool = pool
+
+    def usage(self) -> tuple[int, int, int]:
+        """
+        Return connections in use, open, and at most.
+        """
+        if isinstance(self._pool, Database):
+            found = self._pool.get_stats()["pool_stats"]
+            return found["used"], found["size"], found["max_size"]
+        size = self._pool.get_size()
+        return size - self._pool.get_idle_size(), size, self._pool.get_max_size()
+
+
+class _Selecting(OnPool):
+    def __init__(self, pool: Any, accounts: int) -> None:
+        super().__init__(pool)
         self._accounts = accounts
 
     async def run(self, operation: str, rng: Random) -> None:  # noqa: ARG002
@@ -146,9 +214,9 @@ class TpcB:
             yield _Booking(pool, self._scale)
 
 
-class _Booking:
+class _Booking(OnPool):
     def __init__(self, pool: Any, scale: int) -> None:
-        self._pool = pool
+        super().__init__(pool)
         self._scale = scale
 
     async def run(self, operation: str, rng: Random) -> None:  # noqa: ARG002

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnus.errors import ConfigError
 from magnus.loadtest._numbers import Comparison, compare, compare_shares
-from magnus.loadtest.runner import Load, send
+from magnus.loadtest.runner import Load, notes_of, send
 from magnus.loadtest.workload import Target, find
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Proof:
         slices: A's and B's figures, pair by pair: seconds.
         failed: Requests of A and of B that failed.
         requests: Requests of A and of B.
+        notes: What the workload says of what it sent.
     """
 
     by: str
@@ -90,6 +91,7 @@ class Proof:
     slices: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
     failed: tuple[int, int]
     requests: tuple[int, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def has_more_failures(self) -> bool:
@@ -110,6 +112,7 @@ class Proof:
     def as_dict(self) -> dict[str, Any]:
         return {
             "verdict": self.verdict, "by": self.by, "failed": list(self.failed), "requests": list(self.requests),
+            "notes": list(self.notes),
             "comparisons": {name: found.as_dict() for name, found in self.comparisons.items()},
             "slices_ms": [
                 [{name: round(1000 * value, 4) for name, value in side.items()} for side in pair]
@@ -136,15 +139,21 @@ async def prove(
     Raises:
         ConfigError: a side cannot be reached as its target says, or a slice had no answer at all.
     """
-    sides = (a, b)
     workload = find(design.workload, a.target.options)
+    await a.enter()
+    prepared = await workload.prepare(a.target)
+    if prepared is not None:  # both sides send what was found on the first
+        a = replace(a, target=prepared)
+        b = replace(b, target=replace(b.target, options=prepared.options))
+    sides = (a, b)
     found: list[list[dict[str, float]]] = [[{}, {}] for _ in range(design.pairs)]
     failed, requests = [0, 0], [0, 0]
     async with AsyncExitStack() as stack:
         clients = []
         for side in sides:
             await side.enter()
-            await workload.prepare(side.target)
+            if prepared is None:
+                await workload.prepare(side.target)
             clients.append(await stack.enter_async_context(workload.open(side.target, 0)))
         loads = [Load(design.workload, side.target, design.seconds, design.clients) for side in sides]
         for number, (pair, turn) in enumerate(turns(design.pairs)):
@@ -158,7 +167,8 @@ async def prove(
             if on_progress is not None:
                 on_progress((number + 1) / (2 * design.pairs), sum(requests), sum(failed))
     pairs = [(first, second) for first, second in found]
-    return summed_up(pairs, design, failed=(failed[0], failed[1]), requests=(requests[0], requests[1]))
+    proof = summed_up(pairs, design, failed=(failed[0], failed[1]), requests=(requests[0], requests[1]))
+    return replace(proof, notes=notes_of(workload))
 
 
 def summed_up(

@@ -7,10 +7,12 @@ import contextlib
 import multiprocessing
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from magnus.errors import ConfigError
+from magnus.loadtest._alarm import Alarm
+from magnus.loadtest._live import Board, Look, Watch
 from magnus.loadtest.samples import Samples
 from magnus.loadtest.workload import Refused, Target, Weighted, find
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
 
     from magnus.loadtest._pacer import Pacer
-    from magnus.loadtest.workload import Client
+    from magnus.loadtest.workload import Client, Workload
 
 _EARLY: Final = 0.5  # seconds between the last process' readiness and the first request
 _REPORTED: Final = 0.5
@@ -59,19 +61,26 @@ class Load:
             raise ConfigError("processes", self.processes, "must be at least 1, and no more than clients")
 
 
-async def run(load: Load, on_progress: Callable[[float, int, int], None] | None = None) -> Samples:
+async def run(load: Load, on_progress: Callable[[Board], None] | None = None) -> Samples:
     """
-    Run a load to its end. `on_progress` gets the share done, requests answered and requests that failed, now and then.
+    Run a load to its end. `on_progress` gets twice a second what a person may see of it.
 
     Raises:
         ConfigError: there is no such workload, or its target is impossible.
         RuntimeError: a process died.
     """
     workload = find(load.workload, load.target.options)
-    await workload.prepare(load.target)
-    if load.processes == 1:
-        return await _one(load, 0, None, on_progress)
-    return await _several(load, on_progress)
+    load = replace(load, target=await workload.prepare(load.target) or load.target)
+    samples = await (_one(load, 0, None, on_progress) if load.processes == 1 else _several(load, on_progress))
+    samples.notes = notes_of(workload)
+    return samples
+
+
+def notes_of(workload: Workload) -> tuple[str, ...]:
+    """
+    Return what a workload has to say of what it sends, once it is prepared.
+    """
+    return tuple(getattr(workload, "notes", ()))
 
 
 async def send(load: Load, client: Client, weights: Mapping[str, float]) -> Samples:
@@ -118,14 +127,14 @@ class _Sender:
     async def _open(self, pacer: Pacer, offset: float) -> None:
         under_way: set[asyncio.Task[None]] = set()
         try:
-            for index in range(pacer.total):
-                due = pacer.due(index) + offset
-                if (early := due - self._now()) > 0:
-                    await asyncio.sleep(early)
-                await self._free.acquire()  # latency counts from `due`, however long this takes
-                task = asyncio.create_task(self._paced(due))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+            with Alarm() as alarm:
+                for index in range(pacer.total):
+                    due = pacer.due(index) + offset
+                    await alarm.until(self._started + due)
+                    await self._free.acquire()  # latency counts from `due`, however long this takes
+                    task = asyncio.create_task(self._paced(due))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
         finally:
             if under_way:
                 await asyncio.wait(under_way, timeout=_LAST)
@@ -152,14 +161,19 @@ class _Sender:
         self.samples.add(self._numbers[name], due, late, self._now() - due)
 
 
-async def _one(
-    load: Load, part: int, begin: float | None, on_progress: Callable[[float, int, int], None] | None
-) -> Samples:
+async def _one(load: Load, part: int, begin: float | None, on_progress: Callable[[Board], None] | None) -> Samples:
     workload = find(load.workload, load.target.options)
     async with workload.open(load.target, part) as client:
         sender = _Sender(load, part, client, workload.weights)
         begin = time.monotonic() + 0.01 if begin is None else begin
-        teller = None if on_progress is None else asyncio.create_task(_tell(sender.samples, load, begin, on_progress))
+        board, watch = Board(), watch_of(workload, client, sender.samples)
+
+        def tell(seconds: float) -> None:
+            assert on_progress is not None
+            board.see(_share(load, begin), seconds, [watch.look()])
+            on_progress(board)
+
+        teller = None if on_progress is None else asyncio.create_task(_repeat(tell))
         try:
             return await sender.run(part, begin)
         finally:
@@ -167,24 +181,43 @@ async def _one(
                 teller.cancel()
 
 
-async def _tell(samples: Samples, load: Load, begin: float, on_progress: Callable[[float, int, int], None]) -> None:
+def watch_of(workload: Workload, client: Client, samples: Samples) -> Watch:
+    return Watch(samples, [workload.lane(name) for name in samples.names], getattr(client, "usage", None))
+
+
+def _share(load: Load, begin: float) -> float:
+    return min(1.0, max(0.0, (time.monotonic() - begin) / load.seconds))
+
+
+async def _repeat(tell: Callable[[float], None]) -> None:
+    """
+    Call it again and again with the seconds since the call before.
+    """
+    before = time.monotonic()
     while True:
         await asyncio.sleep(_REPORTED)
-        share = min(1.0, max(0.0, (time.monotonic() - begin) / load.seconds))
-        on_progress(share, len(samples.due), sum(samples.failed.values()))
+        now = time.monotonic()
+        tell(now - before)
+        before = now
 
 
 # --- several processes: each opens its client, says so, and all begin at one moment of the machine's monotonic clock
 
 
-def _child(load: Load, part: int, pipe: Pipe) -> None:
+def _child(load: Load, part: int, pipe: Pipe, is_watched: bool) -> None:  # noqa: FBT001  # an argument of a process
     async def work() -> Samples:
         workload = find(load.workload, load.target.options)
         async with workload.open(load.target, part) as client:
             pipe.send("ready")
             begin: float = await asyncio.to_thread(pipe.recv)
             sender = _Sender(load, part, client, workload.weights)
-            return await sender.run(part, begin)
+            watch = watch_of(workload, client, sender.samples)
+            teller = asyncio.create_task(_repeat(lambda _: pipe.send(watch.look()))) if is_watched else None
+            try:
+                return await sender.run(part, begin)
+            finally:
+                if teller is not None:
+                    teller.cancel()
 
     with contextlib.suppress(KeyboardInterrupt):
         try:
@@ -205,13 +238,14 @@ def runner(work: Any) -> Any:
     return uvloop.run(work)
 
 
-async def _several(load: Load, on_progress: Callable[[float, int, int], None] | None) -> Samples:
+async def _several(load: Load, on_progress: Callable[[Board], None] | None) -> Samples:
     context = multiprocessing.get_context("spawn")
     children = []
     try:
         for part in range(load.processes):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_child, args=(load, part, theirs), daemon=True)
+            arguments = (load, part, theirs, on_progress is not None)
+            process = context.Process(target=_child, args=arguments, daemon=True)
             process.start()
             theirs.close()
             children.append((process, ours))
@@ -222,11 +256,17 @@ async def _several(load: Load, on_progress: Callable[[float, int, int], None] | 
         begin = time.monotonic() + _EARLY
         for _, pipe in children:
             pipe.send(begin)
-        waiting = asyncio.gather(*(_received(process, pipe) for process, pipe in children))
+        looks: dict[int, Look] = {}
+        waiting = asyncio.gather(*(_last(number, *child, looks) for number, child in enumerate(children)))
+        board, before = Board(), begin
         while not waiting.done():
             await asyncio.wait({waiting}, timeout=_REPORTED)
-            if on_progress is not None:
-                on_progress(min(1.0, max(0.0, (time.monotonic() - begin) / load.seconds)), 0, 0)
+            if on_progress is not None and len(looks) == load.processes:
+                now = time.monotonic()
+                board.see(_share(load, begin), now - before, looks.values())
+                before = now
+                looks.clear()
+                on_progress(board)
         parts = waiting.result()
         for found in parts:
             if isinstance(found, str):
@@ -237,6 +277,15 @@ async def _several(load: Load, on_progress: Callable[[float, int, int], None] | 
             pipe.close()
             process.terminate()
             process.join()
+
+
+async def _last(number: int, process: Any, pipe: Pipe, looks: dict[int, Look]) -> Any:
+    """
+    Return what a process sends at its end; what it sends before goes into `looks`.
+    """
+    while isinstance(found := await _received(process, pipe), Look):
+        looks[number] = found
+    return found
 
 
 async def _received(process: Any, pipe: Pipe) -> Any:

@@ -26,6 +26,7 @@ class Samples:
         failed: Requests that failed, by operation.
         refused: Requests that the target declined, by operation.
         faults: Why they failed, "operation: word".
+        notes: What the workload says of what it sent.
     """
 
     names: list[str]
@@ -37,6 +38,7 @@ class Samples:
     refused: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def add(self, operation: int, due: float, late: float, took: float) -> None:
         self.operations.append(operation)
@@ -94,6 +96,7 @@ class Samples:
             operations=tuple(rows),
             failures=dict(sorted(self.faults.items())),
             course=self._course(warm_up),
+            notes=self.notes,
         )
 
     def _course(self, warm_up: float) -> tuple[tuple[float, int, float, float, float], ...]:
@@ -148,6 +151,7 @@ class Result:
         late_p99: By how many seconds the generator itself was late, 99th percentile. Beyond 5 ms it could not keep up,
             and latencies have its own delay in them.
         course: Second, requests, p50, p99, mean.
+        notes: What the workload says of what it sent.
     """
 
     seconds: float
@@ -158,6 +162,7 @@ class Result:
     operations: tuple[Figures, ...]
     failures: Mapping[str, int]
     course: tuple[tuple[float, int, float, float, float], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def has_kept_up(self) -> bool:
@@ -176,6 +181,7 @@ class Result:
             "total": _row(self.total),
             "operations": [_row(row) for row in self.operations],
             "failures": dict(self.failures),
+            "notes": list(self.notes),
             "course": [[at, count, *map(_ms, times)] for at, count, *times in self.course],
         }
 

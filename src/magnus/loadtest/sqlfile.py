@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnus.errors import ConfigError
 from magnus.lanes import QueryPriority, scope
-from magnus.loadtest.builtin import access, declined
+from magnus.loadtest.builtin import OnPool, access, declined
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -83,9 +83,9 @@ class SqlFile:
             yield _Running(pool, self._statements)
 
 
-class _Running:
+class _Running(OnPool):
     def __init__(self, pool: Any, statements: Mapping[str, Statement]) -> None:
-        self._pool = pool
+        super().__init__(pool)
         self._statements = statements
 
     async def run(self, operation: str, rng: Random) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from magnus.errors import ConfigError
@@ -58,9 +58,10 @@ class Workload(Protocol):
         Return the lane that the operation runs in, "" when there is none.
         """
 
-    async def prepare(self, target: Target) -> None:
+    async def prepare(self, target: Target) -> Target | None:
         """
-        Make what the operations need, once before all processes; harmless when it is there.
+        Make what the operations need, once before all processes; harmless when it is there. A target that is returned
+        is opened instead: what was found out goes to all processes in its options.
         """
 
     def open(self, target: Target, process: int) -> AbstractAsyncContextManager[Client]:
@@ -77,7 +78,7 @@ class Target:
     Attributes:
         address: A DSN, or the URL of a service.
         connections: Of each process.
-        pool: "magnus" or "asyncpg": which pool a database workload uses.
+        pool: "magnus", "asyncpg" or "none" (bare connections): which pool a database workload uses.
         options: The workload's own.
         settings: Of the server, for each session of a database workload.
         config: Fields of `DatabaseConfig`, as the environment would have them (MAGNUS_RESET).
@@ -126,9 +127,8 @@ def find(name: str, options: Mapping[str, str]) -> Workload:
 
         return SqlFile.read(name)
     if name in _BUILT_IN:
-        from magnus.loadtest import builtin
-
-        kind: Any = getattr(builtin, _BUILT_IN[name])
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        kind: Any = getattr(import_module(f"magnus.loadtest.{module}"), attribute)
         made: Workload = kind(options)
         return made
     for entry in metadata.entry_points(group=GROUP):
@@ -138,4 +138,4 @@ def find(name: str, options: Mapping[str, str]) -> Workload:
     raise ConfigError("workload", name, f"is none of {', '.join(names())}, nor a file that ends in .sql")
 
 
-_BUILT_IN: Final = {"tpcb": "TpcB", "select": "Select"}
+_BUILT_IN: Final = {"tpcb": "builtin:TpcB", "select": "builtin:Select", "replay": "replay:Replay"}

@@ -97,9 +97,12 @@ def demo(
     duration: Positive = 10.0,
     concurrency: Count = 50,
     once: Annotated[bool, Parameter(negative="")] = False,
+    proof: Annotated[bool, Parameter(negative="no-proof")] = True,
 ) -> int:
     """
     Start everything, load data (the first time), drive a short mixed workload, and go on serving until Ctrl-C.
+
+    While it serves, before and after are measured for half a minute, on two servers of their own.
 
     Parameters
     ----------
@@ -119,10 +122,12 @@ def demo(
         Clients that drive at once.
     once
         Stop after the figures instead of serving on.
+    proof
+        Measure before and after.
     """
     from ava.cli import demo as command
 
-    options = command.Options(host, port, data_dir, scale, seed, duration, concurrency, is_once=once)
+    options = command.Options(host, port, data_dir, scale, seed, duration, concurrency, is_once=once, is_proving=proof)
     return _run(lambda signals: command.demo(signals, os.environ, options))
 
 

@@ -1,4 +1,4 @@
-"""`ava demo`: everything at once, with the times of each stage: database, data, server, load, figures."""
+"""`ava demo`: everything at once, with the times of each stage: database, data, server, load, figures, before/after."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ class Options:
     duration: float
     concurrency: int
     is_once: bool = False
+    is_proving: bool = True
 
 
 async def demo(signals: Signals, environ: Mapping[str, str], options: Options) -> int:
@@ -118,12 +119,16 @@ class _Demo:
             if ready is None:
                 return Exit.DONE
             took = time.monotonic() - self._began
-            render.line(f"first readiness 200 after {took:.1f} s, {ready['pool_size']} connections warm")
+            render.line(
+                f"first readiness 200 after {took:.1f} s, {ready['pool_size']} connections warm, on {self._url}"
+            )
             code = await self._drive()
             if not self._is_stopping.is_set():
                 stats = await self._stats(session)
                 render.show(render.stats_table(stats))
                 await self._show_slow()
+                await self._prove()
+            if not self._is_stopping.is_set():
                 lines = hints(
                     self._url, self._options.seed, is_stopping=self._options.is_once, dsn=self._config.safe_dsn
                 )
@@ -172,10 +177,37 @@ class _Demo:
         Run `ava drive` until it ends or the demonstration is stopped, and return its exit code.
         """
         options = self._options
-        arguments = ("drive", "--url", self._url, "--seed", str(options.seed), "--duration", f"{options.duration:g}")
         began = time.monotonic()
+        code = await self._run(
+            "ava.cli", "drive", "--url", self._url, "--seed", str(options.seed), "--duration", f"{options.duration:g}",
+            "--concurrency", str(options.concurrency),
+        )  # fmt: skip
+        if not self._is_stopping.is_set():
+            render.line(f"drove the mixed workload in {time.monotonic() - began:.1f} s")
+        return code
+
+    async def _prove(self) -> None:
+        """
+        Show the table before / after in its short form, measured now. Without it the demonstration goes on.
+        """
+        if not self._options.is_proving:
+            return
+        began = time.monotonic()
+        render.line(
+            f"measuring before and after on two servers of its own, half a minute; {self._url} serves meanwhile "
+            "(ava demo --no-proof leaves this out)"
+        )
+        code = await self._run("ava.proof", "short")
+        if not self._is_stopping.is_set():
+            said = "measured before and after" if code == Exit.DONE else "before and after were not measured"
+            render.line(f"{said} in {time.monotonic() - began:.1f} s")
+
+    async def _run(self, module: str, *arguments: str) -> int:
+        """
+        Run a module in a process of its own until it ends or the demonstration is stopped; 0 when it was stopped.
+        """
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ava.cli", *arguments, "--concurrency", str(options.concurrency),
+            sys.executable, "-m", module, *arguments,
             start_new_session=True,  # Ctrl-C is ours to pass on
         )  # fmt: skip
         ended = asyncio.create_task(child.wait())
@@ -187,10 +219,7 @@ class _Demo:
             if child.returncode is None:
                 child.terminate()
             await asyncio.wait([ended])
-        if self._is_stopping.is_set():
-            return Exit.DONE
-        render.line(f"drove the mixed workload in {time.monotonic() - began:.1f} s")
-        return child.returncode or Exit.DONE
+        return Exit.DONE if self._is_stopping.is_set() else child.returncode or Exit.DONE
 
 
 def hints(url: str, seed: int, *, is_stopping: bool = False, dsn: str = "") -> list[str]:

@@ -1,4 +1,7 @@
-"""One side as a process: a JSON line of what to measure in, a JSON line of figures out, until the input ends."""
+"""One side as a process: a JSON line of what to measure in, a JSON line of figures out, until the input ends.
+
+`python -m ava.proof short` is the whole proof in its short form instead, as a person reads it.
+"""
 
 from __future__ import annotations
 
@@ -36,4 +39,8 @@ def _say(found: object) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "short":
+        from ava.proof.short import main
+
+        sys.exit(main())
     runner(serve(sys.argv[1], sys.stdin.readline().strip()))

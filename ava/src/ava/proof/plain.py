@@ -35,6 +35,15 @@ class Done(Generic[T]):
     replayed: bool = False
 
 
+class _NoCache:
+    """
+    What cached functions ask: everything is loaded, every time.
+    """
+
+    async def answer(self, question: Any) -> Any:
+        return await question.load()
+
+
 class Plain:
     """
     As many services have it; AVA's own code runs on it unchanged.
@@ -42,6 +51,7 @@ class Plain:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
+        self.cache = _NoCache()
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
 

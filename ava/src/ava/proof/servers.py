@@ -17,19 +17,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
-from ava.cli.books import LoadOptions, apply_migrations
-from ava.cli.books import fill as fill_books
+from ava import migrations
+from ava.data import load as loading
 from magnus import Database, DatabaseConfig
 from magnus.embedded import Binaries, Cluster, throwaway
-from magnus.testing import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from ava.proof.script import Script
 
 DATABASE = "ava"
 # As initdb leaves them; the cluster's own defaults would be a head start.
 STOCK = {"fsync": "on", "full_page_writes": "on", "shared_preload_libraries": ""}
 MEMORY = "4GB"
+_PATIENCE = 20.0
+_SEED = 42
 
 
 @contextlib.contextmanager
@@ -46,8 +49,8 @@ async def fill(cluster: Cluster, scale: float) -> None:
     await cluster.create_database(DATABASE)
     config = DatabaseConfig(dsn=cluster.dsn(database=DATABASE), min_pool_size=1, slow_log="off")
     async with Database(config) as db:
-        await apply_migrations(db)
-        await fill_books(db, LoadOptions(scale, 42, is_progress_shown=False))
+        await migrations.migrate(db)
+        await loading.load(db, scale=scale, seed=_SEED)
     async with cluster.connect(database=DATABASE) as con:
         await con.execute("VACUUM ANALYZE")
         await con.execute("CHECKPOINT")
@@ -57,7 +60,7 @@ def copy(source: Cluster, target: Cluster) -> None:
     """
     Copy the data of a stopped cluster, owners and modes too.
     """
-    subprocess.run([shutil.which("cp") or "cp", "-a", os.fspath(source.data), os.fspath(target.data)], check=True)
+    subprocess.run([shutil.which("cp") or "cp", "-a", os.fspath(source.data), os.fspath(target.data)], check=True)  # noqa: S603  # folders of our own
 
 
 async def tune(cluster: Cluster) -> list[dict[str, Any]]:
@@ -87,8 +90,8 @@ def planned(dsn: str, *words: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plan.json"
         program = Path(sys.executable).with_name("magnus")
-        command = [program, "-d", dsn, *(words or ("plan", "--memory", MEMORY)), "--out", path]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        command: list[str | Path] = [program, "-d", dsn, *(words or ("plan", "--memory", MEMORY)), "--out", path]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)  # noqa: S603  # ours
         if done.returncode:
             raise RuntimeError(done.stderr)
         found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"changes": []}
@@ -100,7 +103,7 @@ async def restart(cluster: Cluster) -> None:
     await cluster.start()
 
 
-async def hiccups(cluster: Cluster, script: Any, began: float) -> list[float]:
+async def hiccups(cluster: Cluster, script: Script, began: float) -> list[float]:
     """
     Carry out the script's hiccups from `began` on; returns when each restarted server accepted connections again.
     """
@@ -117,9 +120,32 @@ async def hiccups(cluster: Cluster, script: Any, began: float) -> list[float]:
                 async with cluster.connect(database=DATABASE) as con:
                     await con.execute(_KILL, DATABASE)
         else:
-            with frozen(cluster):
+            async with stalled(cluster):
                 await asyncio.sleep(script.stall[1])
     return back
+
+
+@contextlib.asynccontextmanager
+async def stalled(cluster: Cluster) -> AsyncIterator[None]:
+    """
+    Stop the whole server (SIGSTOP) as long as the block lasts: it accepts connections, and says nothing.
+    """
+    async with cluster.connect() as con:
+        rows = await con.fetch("SELECT pid FROM pg_stat_activity")
+        pids = [row["pid"] for row in rows if row["pid"] != con.get_server_pid()]
+        if cluster.pid is not None:
+            pids.insert(0, cluster.pid)
+        try:
+            _signal(pids, signal.SIGSTOP)
+            yield
+        finally:
+            _signal(pids, signal.SIGCONT)
+
+
+def _signal(pids: Sequence[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 _KILL = """
@@ -143,23 +169,37 @@ class Process:
             sys.executable, "-m", "ava.proof", self._kind, stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL, limit=2**26,
         )  # fmt: skip
-        self._write(self._dsn)
-        self.ready = await self._answer()
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._input, self._output = self._child.stdin, self._child.stdout
+        try:
+            self._write(self._dsn)
+            self.ready = await self._answer()
+        except BaseException as error:
+            await self.__aexit__(type(error))
+            raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._child.stdin.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """
+        End it: at once when something went wrong here, else as its own shutdown goes.
+        """
+        self._input.close()
         try:
-            await asyncio.wait_for(self._child.wait(), 20)
+            if kind is None:
+                await asyncio.wait_for(self._child.wait(), _PATIENCE)
         except TimeoutError:
-            self._child.send_signal(signal.SIGKILL)
-            await self._child.wait()
+            pass  # it is killed
+        finally:
+            if self._child.returncode is None:
+                self._child.kill()
+                await self._child.wait()
 
     def _write(self, line: str) -> None:
-        self._child.stdin.write(line.encode() + b"\n")
+        self._input.write(line.encode() + b"\n")
 
     async def _answer(self) -> dict[str, Any]:
-        line = await asyncio.wait_for(self._child.stdout.readline(), 180)
+        line = await asyncio.wait_for(self._output.readline(), 180)
         if not line:
             raise RuntimeError(f"the process of {self._kind} ended ({self._child.returncode})")
         found: dict[str, Any] = json.loads(line)
