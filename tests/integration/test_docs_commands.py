@@ -92,7 +92,7 @@ class Reader:
         """
         self._before(words)
         arguments = [self._own(word) for word in words]
-        kind = next(word for word in arguments if not word.startswith("-") and not word.startswith("service="))
+        kind = arguments[2] if arguments[0] in {"-d", "--dsn"} else arguments[0]
         code = cli.main(arguments + self._more(arguments))
         said = self._capsys.readouterr()
         assert code in ({0, 1} if kind in ANSWERS else {0}), (arguments, code, said.out, said.err)
