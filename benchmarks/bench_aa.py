@@ -56,7 +56,7 @@ async def bench(dsn: str, options: Any) -> None:
     from magnus.loadtest import builtin
 
     builtin.Held = Held  # type: ignore[attr-defined]
-    workloads._BUILT_IN["held"] = "Held"  # type: ignore[index]  # noqa: SLF001  # for this run
+    workloads._BUILT_IN["held"] = "builtin:Held"  # type: ignore[index]  # noqa: SLF001  # for this run
     design = Design("held", pairs=options.pairs, seconds=options.slice, clients=1)
     plain = Target(dsn, connections=1)
     await prove(Side(plain), Side(plain), design)  # warms both up

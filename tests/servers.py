@@ -108,11 +108,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """
-    Run a test that needs a server once for each version asked for.
+    Run a test that needs a server once for each version asked for; one that is marked `one_version` on the first alone.
     """
     if "pg_version" in metafunc.fixturenames:
         asked = metafunc.config.getoption("--pg") or os.environ.get("MAGNUS_TEST_PG") or str(BUNDLED)
         versions = [int(version) for version in asked.split(",")]
+        if metafunc.definition.get_closest_marker("one_version"):
+            versions = versions[:1]
         ids = [f"pg{version}" for version in versions]
         metafunc.parametrize("pg_version", versions, indirect=True, scope="session", ids=ids)
 

@@ -154,6 +154,7 @@ def test_serve_answers_and_exits_0_on_sigterm(loaded):
         assert service.wait() == 0
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_drain_is_seen_by_probes_before_the_port_closes(loaded, number):
     """Readiness says draining while requests are still served; liveness stays."""

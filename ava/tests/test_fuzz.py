@@ -51,6 +51,7 @@ def listening(dsn: str) -> Iterator[str]:
     assert not thread.is_alive()
 
 
+@pytest.mark.one_version
 @pytest.mark.slow
 async def test_no_generated_request_is_a_fault_or_undocumented(migrated, tmp_path):
     """

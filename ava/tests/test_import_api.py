@@ -358,6 +358,7 @@ async def test_an_unknown_mode_is_refused(ava):
         assert (await ava.upload(GOOD, mode=mode)).status_code == 422
 
 
+@pytest.mark.one_version
 async def test_ten_thousand_rows_are_booked_in_one_request(migrated):
     """Batch by batch or as a whole; sent again under a new key every row is a duplicate."""
     await seed(migrated)

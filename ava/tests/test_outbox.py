@@ -95,7 +95,7 @@ async def test_a_failing_relay_is_no_reason_to_stop(caplog):
             await asyncio.Event().wait()
         raise ConnectionError
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING, "ava.housekeeping"):
         patch.setattr(housekeeping, "_PAUSE", 0.0)
         task = asyncio.create_task(housekeeping._again(work))
         await asyncio.wait_for(gate.wait(), 20)

@@ -231,6 +231,7 @@ async def test_hostile_names_stay_text(counted, browser):
         await con.close()
 
 
+@pytest.mark.one_version
 async def test_a_token_is_asked_for_and_kept_for_the_tab(counted, browser):
     """A wrong one is refused, the right one opens, a reload does not ask again; the address never holds it."""
     async with service(counted, token=TOKEN) as (_, url), Look.at(browser) as look:
@@ -265,6 +266,7 @@ async def test_it_can_be_used_with_the_keyboard_alone(counted, browser):
         assert await page.evaluate("document.activeElement.id") == "main"
 
 
+@pytest.mark.one_version
 async def test_a_hidden_tab_asks_nothing(counted, browser):
     """And goes on when it is looked at again."""
     async with service(counted) as (_, url), Look.at(browser) as look:
@@ -322,6 +324,7 @@ async def test_events_show_repeats_outages_leaks_and_outcomes_that_nobody_knows(
         assert look.said == []
 
 
+@pytest.mark.one_version
 async def test_a_server_that_goes_away_takes_its_panels_and_nothing_else(counted, browser, server):
     """The service's own figures stay, and everything comes back by itself."""
     async with service(counted) as (_, url), Look.at(browser) as look:

@@ -10,6 +10,7 @@ import pytest
 from magnus import cli
 
 
+@pytest.mark.one_version
 async def test_an_open_model_books_what_it_says(dsn, tmp_path, capsys):
     """As many rows of history as requests, balances that agree, a page and a file."""
     saved, page = tmp_path / "found.json", tmp_path / "found.html"

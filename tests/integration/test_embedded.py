@@ -472,6 +472,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half(home, binaries):
         subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.one_version
 def test_stopping_is_bounded_when_sessions_do_not_end(home, binaries):
     """A server that does not hear is stopped the hard way; its data survive."""
     cluster = Cluster(home / "c", binaries, is_durable=False, stop_timeout=0.05)

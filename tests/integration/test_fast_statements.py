@@ -139,7 +139,7 @@ async def test_a_cancelled_statement_leaves_the_connection_in_order(con):
     """The driver's cancel is waited for by the next statement, as ever."""
     sql = "SELECT pg_sleep($1::float8)"
     await con.fetchval(sql, 0.0)
-    task = asyncio.create_task(con.fetchval(sql, 60.0))
+    task = asyncio.create_task(con.fetchval(sql, 3.0))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

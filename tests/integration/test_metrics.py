@@ -149,6 +149,7 @@ def exprs(board: Path) -> list[str]:
     return list(filled)
 
 
+@pytest.mark.one_version
 @pytest.mark.slow
 async def test_a_real_prometheus_scrapes_every_panel_has_data_and_an_exhausted_pool_fires(dsn, tmp_path):
     """Two connections, both held while a third caller waits: the alert fires, and that of a lost database does not."""

@@ -68,6 +68,7 @@ async def test_a_setting_that_harms_is_worse_and_exit_code_1(clone, scan, capsys
     await con.close()
 
 
+@pytest.mark.one_version
 async def test_two_pools_are_compared(clone, scan, capsys):
     """And what they were is in the answer, with no secret."""
     sides = ("--a", "pool=asyncpg", "--b", "pool=magnus", "--b", "reset=always")

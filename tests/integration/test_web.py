@@ -144,6 +144,7 @@ def own_server(pg_version: int) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.mark.one_version
 async def test_readiness_follows_the_server_and_liveness_does_not(own_server, tmp_path):
     """Ready; server stopped: 503 database_check_failed; server back: ready by itself. Alive throughout, no secret."""
     dsn = own_server.dsn(is_tcp=True)

@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
@@ -17,28 +17,14 @@ from magnus import logs
 from magnus.errors import ConfigError
 from magnus.observe import Event, PoolWarmed, WarmupFailed
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 CANARY = "hunter2canary"
+
+pytestmark = pytest.mark.usefixtures("untouched_logging")
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def untouched_logging() -> Iterator[None]:
-    """
-    Put back what `configure` changes for the process.
-    """
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 class Written:
