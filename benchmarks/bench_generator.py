@@ -2,8 +2,8 @@
 
 First `select` at a fixed rate in the open model: how late the generator itself was. Then TPC-B at half of what the
 slower of both can do, in turns: the means must agree. Both have one bare connection a client, prepared statements and
-count from when a transaction was due; pgbench draws when that is (Poisson), the generator goes evenly. Beside it what
-the two pools add. A mean of a run that did not keep its rate says nothing, so it is told.
+requests that are due at random (Poisson), and count from when one was due. Beside it what the two pools add, and what
+the same rate costs when it comes evenly. A mean of a run that did not keep its rate says nothing, so it is told.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LATE: Final = 0.005
 CLIENTS: Final = 16
 SCALE: Final = 10
-POOLS: Final = {"no pool": "none", "its pool": "magnus", "asyncpg's": "asyncpg"}
+POOLS: Final = {"no pool": "none", "no pool, evenly": "none", "its pool": "magnus", "asyncpg's": "asyncpg"}
 KEPT: Final = 0.9
 PLACES: Final = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
 _LATENCY: Final = re.compile(r"latency average = ([0-9.]+) ms")
@@ -60,10 +60,10 @@ def theirs(dsn: str, seconds: float, rate: float | None) -> tuple[float, float]:
 
 async def ours(
     dsn: str, workload: str, seconds: float, rate: float | None,
-    clients: int = CLIENTS, processes: int = 1, pool: str = "magnus",
+    clients: int = CLIENTS, processes: int = 1, pool: str = "magnus", *, is_random: bool = False,
 ) -> Result:  # fmt: skip
     target = Target(dsn, CLIENTS // processes, pool, options={"scale": str(SCALE)})
-    pacer = None if rate is None else Pacer.constant(rate, seconds)
+    pacer = None if rate is None else Pacer(rate, rate, seconds, is_random)
     return (await send(Load(workload, target, seconds, clients, pacer, processes))).result(warm_up=0.1 * seconds)
 
 
@@ -104,8 +104,9 @@ async def beside(dsn: str, report: Report, options: Any) -> None:
             if name == "pgbench":
                 per_second, mean = await asyncio.to_thread(theirs, dsn, options.seconds, rate)
             else:
-                pool = POOLS[name.removeprefix("magnus bench, ")]
-                found = await ours(dsn, "tpcb", options.seconds, rate, pool=pool)
+                words = name.removeprefix("magnus bench, ")
+                is_random = not words.endswith("evenly")
+                found = await ours(dsn, "tpcb", options.seconds, rate, pool=POOLS[words], is_random=is_random)
                 per_second, mean = found.per_second, found.total.mean
             means[name].append(mean)
             kept[name] = min(kept[name], per_second / rate)

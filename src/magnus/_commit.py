@@ -114,6 +114,7 @@ async def commit(
         asyncpg.InterfaceError: the connection was gone before COMMIT could be sent; nothing was stored.
     """
     _check_open(con)
+    _driver.may_end(con)
     text = f"{last}; COMMIT" if last else "COMMIT"
     work = _Undeterred(con.execute(text, timeout=limit + _BEYOND) if _driver.has_timer(con) else con.execute(text))
     cut: asyncio.TimerHandle | None = None
@@ -187,6 +188,8 @@ async def rollback(con: Connection, text: str = "ROLLBACK", *, limit: float = RO
     """
     if con.is_closed():
         return False
+    if _driver.is_unbegun(con):
+        return True
     try:
         async with asyncio.timeout(limit):
             await con.execute(text)

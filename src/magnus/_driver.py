@@ -6,6 +6,7 @@ connection, the hooks that drop caches), and a contract test holds them in place
 
 from __future__ import annotations
 
+import asyncio
 import select
 import socket
 import ssl
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import asyncpg
 
-from magnus._driver_fast import FastConnection
+from magnus._cork import Corked, Corking
+from magnus._driver_fast import DOUBT, FastConnection
 from magnus._effects import FULL_RESET
 from magnus._hosts import STAGGER, NoHost, first_of
 from magnus._hot import HotStatements
@@ -263,6 +265,34 @@ class SharedConnection(PooledConnection):
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # where the server warns from; its words are translated, this is not
 
 
+def begin_with_next(con: Connection, text: str) -> bool:
+    """
+    Begin a transaction on a connection with its next statement. False: this driver cannot, and nothing was done.
+    """
+    if not isinstance(con, FastConnection) or not isinstance(getattr(con, "_transport", None), Corked):
+        return False
+    con.ahead = text
+    return True
+
+
+def is_unbegun(con: Connection) -> bool:
+    """
+    Say whether the open transaction is one whose BEGIN was never sent, and forget that; there is nothing to end then.
+    """
+    ahead = getattr(con, "ahead", None)
+    if ahead is not None:
+        con.ahead = None  # type: ignore[attr-defined]  # it has one
+    return ahead is not None and ahead is not DOUBT
+
+
+def may_end(con: Connection) -> None:
+    """
+    Let COMMIT through whatever became of BEGIN: where none is open there is nothing to commit.
+    """
+    if getattr(con, "ahead", None) is DOUBT:
+        con.ahead = None  # type: ignore[attr-defined]  # as above
+
+
 def has_timer(con: Connection) -> bool:
     """
     Say whether the driver sets a timer of its own for a statement that is given none.
@@ -310,6 +340,15 @@ async def _connect_first(hosts: list[tuple[str, int | None]], arguments: dict[st
 async def _connect_to(asked: dict[str, Any]) -> Connection:
     arguments = dict(asked)
     kind = SharedConnection if arguments.pop("is_shared", False) else PooledConnection
+    if kind is SharedConnection or not hasattr(kind, "ahead"):
+        return await _connect_as(kind, arguments)
+    loop = asyncio.get_running_loop()
+    con = await _connect_as(kind, {"loop": Corking(loop), **arguments})
+    con._loop = loop  # type: ignore[attr-defined]  # noqa: SLF001  # by which the driver finds the running task
+    return con
+
+
+async def _connect_as(kind: type[PooledConnection], arguments: dict[str, Any]) -> Connection:
     try:
         return await asyncpg.connect(connection_class=kind, **arguments)
     except asyncpg.PostgresError as error:

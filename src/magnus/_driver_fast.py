@@ -2,11 +2,21 @@
 
 Every private name of the driver's that this needs is looked for once, at import; when one is missing or different,
 `FastConnection` is the driver's own connection. Whatever is not the common case takes the driver's own way.
+
+Theory of operation of a BEGIN that goes with the statement after it. The protocol answers a series of messages at its
+Sync, and a statement of the cache is sent as Bind, Execute, Sync. What is written before it without a Sync of its own
+is carried out first and answered in the same answer, of which the driver passes over what it did not ask for. An error
+in BEGIN skips the statement, so it never runs outside. The two are one write: a statement that is not sent, because an
+argument does not fit, leaves BEGIN where it was. Whatever else is asked of the connection first sends BEGIN as a query
+of its own; a simple query cannot go the short way, for an error before it would leave it without an answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -18,8 +28,11 @@ if TYPE_CHECKING:
 else:
     _Base = asyncpg.Connection
 
-_SLOTS: Final = ("_aborted", "_protocol", "_query_loggers", "_stmt_cache", "_stmt_exclusive_section")
-_METHODS: Final = ("_drop_global_statement_cache", "_execute", "_get_statement", "reload_schema_state")
+_SLOTS: Final = ("_aborted", "_protocol", "_query_loggers", "_stmt_cache", "_stmt_exclusive_section", "_transport")
+_METHODS: Final = (
+    "_copy_in", "_copy_out", "_drop_global_statement_cache", "_execute", "_get_statement", "_reset",
+    "reload_schema_state",
+)  # fmt: skip
 _BIND_EXECUTE: Final = ("state", "args", "portal_name", "limit", "return_extra", "timeout")
 
 
@@ -40,19 +53,115 @@ def is_as_known(connection: Any = asyncpg.Connection) -> bool:
     )
 
 
+@lru_cache(64)
+def unanswered(text: str) -> bytes:
+    """
+    Return the statements of `text`, apart at each "; ", as messages that are answered with what follows them.
+    """
+    found = bytearray()
+    for statement in text.split("; "):
+        parse = b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0)
+        bind = b"\0\0" + struct.pack("!hhh", 0, 0, 0)
+        execute = b"\0" + struct.pack("!i", 0)
+        for kind, body in ((b"P", parse), (b"B", bind), (b"E", execute)):
+            found += kind + struct.pack("!i", len(body) + 4) + body
+    return bytes(found)
+
+
+DOUBT: Final = "SAVEPOINT magnus_begun"
+"""What a statement has to go through after one that was cut short together with its BEGIN: refused where none is."""
+
+
 class _Direct(_Base):
     """
     A connection whose statements go straight from its cache to its protocol, when they are in the cache.
+
+    Attributes:
+        ahead: BEGIN and what is local to its transaction, without literals, while it waits for the first statement.
+            From when it is set on, a transaction counts as open. A reset drops it. It needs a corked transport.
     """
 
-    __slots__ = ()
+    __slots__ = ("ahead",)
 
     _aborted: bool
+    _transport: Any
     _protocol: Any
     _query_loggers: Any
     _stmt_cache: Any
     _stmt_exclusive_section: Any
-    _get_statement: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ahead: str | None = None
+
+    # --- a BEGIN that waits for its first statement
+
+    def is_in_transaction(self) -> bool:
+        """
+        Say whether a transaction is open, one included whose BEGIN goes with its first statement.
+        """
+        return self.ahead is not None or self._protocol.is_in_transaction()
+
+    async def _begin_now(self, timeout: float | None = None) -> None:
+        """
+        Send a BEGIN that waits, in a round trip of its own.
+        """
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None:
+            try:
+                await self._protocol.query(ahead, timeout)
+            except asyncpg.PostgresError:
+                self._check_begun()
+                raise
+
+    async def _begin_with(self, statement: Any, args: tuple[Any, ...], limit: int, *, is_status: bool) -> Any:
+        protocol, text = self._protocol, self.ahead
+        if text is DOUBT:
+            await self._begin_now()
+            return await protocol.bind_execute(statement, args, "", limit, is_status, None)
+        self.ahead = None
+        self._transport.hold(unanswered(text))
+        try:
+            return await protocol.bind_execute(statement, args, "", limit, is_status, None)
+        except asyncpg.InvalidCachedStatementError:
+            await protocol.query("ROLLBACK", None)  # nothing has happened in it: it may begin again, with a new plan
+            self.ahead = text
+            raise
+        except asyncio.CancelledError:
+            self.ahead = text if self._transport.take_back() else DOUBT
+            raise
+        except Exception:
+            if self._transport.take_back():
+                self.ahead = text  # an argument does not fit, and nothing was sent
+            else:
+                self._check_begun()
+            raise
+
+    def _check_begun(self) -> None:
+        """
+        Close the connection when BEGIN failed: what comes next would not be in a transaction.
+        """
+        if self._protocol.is_connected() and not self._protocol.is_in_transaction():
+            self.terminate()
+
+    async def _get_statement(self, query: str, timeout: Any, **options: Any) -> Any:
+        if self.ahead is not None:
+            await self._begin_now(timeout)
+        return await super()._get_statement(query, timeout, **options)  # type: ignore[misc]  # the stubs leave it out
+
+    async def _copy_in(self, copy_stmt: str, source: Any, timeout: float | None) -> Any:
+        await self._begin_now(timeout)
+        return await super()._copy_in(copy_stmt, source, timeout)  # type: ignore[misc]  # as above
+
+    async def _copy_out(self, copy_stmt: str, output: Any, timeout: float | None) -> Any:
+        await self._begin_now(timeout)
+        return await super()._copy_out(copy_stmt, output, timeout)  # type: ignore[misc]  # as above
+
+    async def _reset(self) -> None:
+        self.ahead = None
+        await super()._reset()
+
+    # --- statements of the cache
 
     def _cached(self, query: str) -> PreparedStatementState[asyncpg.Record] | None:
         """
@@ -90,6 +199,8 @@ class _Direct(_Base):
         if statement is not None:
             try:
                 with self._stmt_exclusive_section:
+                    if self.ahead is not None:
+                        return await self._begin_with(statement, args, 0, is_status=False)
                     return await self._protocol.bind_execute(statement, args, "", 0, False, None)
             except _STALE as error:
                 await self._recover(error)
@@ -100,7 +211,10 @@ class _Direct(_Base):
         if statement is not None:
             try:
                 with self._stmt_exclusive_section:
-                    rows = await self._protocol.bind_execute(statement, args, "", 1, False, None)
+                    if self.ahead is None:
+                        rows = await self._protocol.bind_execute(statement, args, "", 1, False, None)
+                    else:
+                        rows = await self._begin_with(statement, args, 1, is_status=False)
             except _STALE as error:
                 await self._recover(error)
             else:
@@ -112,7 +226,10 @@ class _Direct(_Base):
         if statement is not None:
             try:
                 with self._stmt_exclusive_section:
-                    rows = await self._protocol.bind_execute(statement, args, "", 1, False, None)
+                    if self.ahead is None:
+                        rows = await self._protocol.bind_execute(statement, args, "", 1, False, None)
+                    else:
+                        rows = await self._begin_with(statement, args, 1, is_status=False)
             except _STALE as error:
                 await self._recover(error)
             else:
@@ -121,6 +238,8 @@ class _Direct(_Base):
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         if not args:
+            if self.ahead is not None:
+                await self._begin_now(timeout)
             if self._aborted or self._query_loggers or not self._protocol.is_connected():
                 return await super().execute(query, timeout=timeout)
             answer: str = await self._protocol.query(query, timeout)
@@ -129,7 +248,10 @@ class _Direct(_Base):
         if statement is not None:
             try:
                 with self._stmt_exclusive_section:
-                    _, status, _ = await self._protocol.bind_execute(statement, args, "", 0, True, None)
+                    if self.ahead is None:
+                        _, status, _ = await self._protocol.bind_execute(statement, args, "", 0, True, None)
+                    else:
+                        _, status, _ = await self._begin_with(statement, args, 0, is_status=True)
             except _STALE as error:
                 await self._recover(error)
             else:

@@ -375,12 +375,15 @@ class Execution:
         span = window(terms.transaction_limits[self.lane], timeout, now=terms.now(), until=self.deadline)
         return span.deadline
 
-    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "") -> str:
+    async def begin(
+        self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "", is_own: bool = False
+    ) -> str:
         """
         Begin a transaction, with everything that is local to it, in one round trip, and bind statements to `deadline`.
 
         `first` goes with it and is shown to nobody; what the server said of it is returned. A failure that the server
-        did not answer closes the connection: nobody knows whether it began.
+        did not answer closes the connection: nobody knows whether it began. `is_own`: the lease was made for this
+        transaction, so that nothing was prepared on it; where BEGIN can go with the first statement, it does.
         """
         session, wanted = self.session, limit_of(self.limit.server)
         statement = wanted if wanted != limit_of(session.present) else None
@@ -396,6 +399,9 @@ class Execution:
                 self.trace.saw(text)  # the one setting whose effect outlives its transaction
         self.deadline = deadline
         self.mode = mode
+        if is_own and not (first or is_writing or mode.settings) and _driver.begin_with_next(self.raw, text):
+            self._begun(statement)
+            return ""
         is_known = False
         try:
             tag = await self.send(f"{text}; {first}" if first else text, text, self.window(None))
@@ -408,10 +414,13 @@ class Execution:
         finally:
             if not is_known:
                 self.raw.terminate()
-        session.begun()
-        if statement is not None:
-            session.changed(statement, is_in_transaction=True)
+        self._begun(statement)
         return tag
+
+    def _begun(self, statement: float | None) -> None:
+        self.session.begun()
+        if statement is not None:
+            self.session.changed(statement, is_in_transaction=True)
 
     async def begin_savepoint(self, name: str, mode: TransactionMode, timeout: float | None) -> None:
         """

@@ -167,14 +167,18 @@ class PooledExecution(Execution):
         await self.committing()
         return result
 
-    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "") -> str:
+    async def begin(
+        self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "", is_own: bool = False
+    ) -> str:
         if self.checks is not None:
             self.checks[1](mode.settings)
         outside = self.limit
         guard = f"SET LOCAL idle_in_transaction_session_timeout TO {milliseconds(self.terms.idle_limit)}"
         self.limit = LaneLimit(outside.client, outside.client + SLACK)
         try:
-            return await super().begin(mode, timeout, deadline=deadline, first=f"{guard}; {first}" if first else guard)
+            return await super().begin(
+                mode, timeout, deadline=deadline, first=f"{guard}; {first}" if first else guard, is_own=is_own
+            )
         finally:
             self.limit = outside
 

@@ -217,7 +217,9 @@ class Units(Statements):
         execution.asked_at, execution.unit = now, unit
         is_begun = False
         try:
-            transaction.tag = await execution.begin(mode, timeout, deadline=deadline, first=transaction.first)
+            transaction.tag = await execution.begin(
+                mode, timeout, deadline=deadline, first=transaction.first, is_own=True
+            )
             is_begun = True
         finally:
             if not is_begun:

@@ -111,7 +111,14 @@ async def unit(db, id):
 
 async def block(db, id):
     async with db.transaction() as tx:
+        assert await tx.fetchval("SELECT $1::int", id) == id
         await tx.fetchrow(READ, id)
+        await tx.fetchrow(WRITE, id)
+    return 1
+
+
+async def one_write(db, id):
+    async with db.transaction() as tx:
         await tx.fetchrow(WRITE, id)
     return 1
 
@@ -141,6 +148,13 @@ async def test_a_plain_block_fails_at_most_once_a_connection_and_change(target, 
     assert set(failed) <= {("block", "InvalidCachedStatementError")}
     assert (sum(failed.values()) > 0) is (way == "direct")
     assert sum(failed.values()) <= changes * size
+    assert written == total
+
+
+async def test_a_plain_block_notices_nothing_of_a_change_before_its_first_statement(dsn):
+    """Nothing was in it yet: it begins again. What changes between its statements, another one fails of."""
+    failed, written, total = await under_load({"dsn": dsn}, {"block": one_write})
+    assert not failed
     assert written == total
 
 

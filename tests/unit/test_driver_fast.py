@@ -62,6 +62,7 @@ def connection(*errors, siblings=()):
     con._aborted, con._protocol, con._query_loggers = False, Protocol(*errors), set()
     con._stmt_cache = {("q", asyncpg.Record, False): STATEMENT}
     con._stmt_exclusive_section = contextlib.nullcontext()
+    con.ahead = None
     con.siblings = lambda: siblings
     MADE.append(con)
     return con

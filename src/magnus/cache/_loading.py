@@ -124,9 +124,11 @@ class KeyedExecution(Execution):
         super().__init__(pool, lease, terms)
         self._reading = reading
 
-    async def begin(self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "") -> str:
+    async def begin(
+        self, mode: TransactionMode, timeout: float | None, *, deadline: float, first: str = "", is_own: bool = False
+    ) -> str:
         check_settings(mode.settings, self._reading)
-        return await super().begin(mode, timeout, deadline=deadline, first=first)
+        return await super().begin(mode, timeout, deadline=deadline, first=first, is_own=is_own)
 
     async def begin_savepoint(self, name: str, mode: TransactionMode, timeout: float | None) -> None:
         check_settings(mode.settings, self._reading)

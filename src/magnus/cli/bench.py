@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from magnus.loadtest import Result
 
-_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)(?:\.\.(\d+(?:\.\d+)?))?(?:/s)?")
+_RATE: Final = re.compile(r"(poisson +)?(\d+(?:\.\d+)?)(?:\.\.(\d+(?:\.\d+)?))?(?:/s)?")
 _THRESHOLD: Final = re.compile(
     r"(p50|p90|p95|p99|p999|mean|longest|errors|rate)\s*(<=|<|>=|>)\s*(\d+(?:\.\d+)?)\s*(us|ms|s|/s|%)?"
 )
@@ -103,16 +103,16 @@ def _dsn(environ: Mapping[str, str]) -> str:
 
 def pacer_of(text: str, seconds: float) -> Pacer:
     """
-    Read "2000", "2000/s", or a ramp "100..2000/s".
+    Read "2000", "2000/s", or a ramp "100..2000/s"; "poisson 2000/s" for one that comes at random.
 
     Raises:
         ConfigError: it is none of them.
     """
     found = _RATE.fullmatch(text.strip())
     if found is None:
-        raise ConfigError("--rate", text, 'must be like "2000/s", or "100..2000/s" for a ramp')
-    first, last = float(found[1]), float(found[2] or found[1])
-    return Pacer(first, last, seconds)
+        raise ConfigError("--rate", text, 'must be like "2000/s", "100..2000/s" for a ramp, or "poisson 2000/s"')
+    first, last = float(found[2]), float(found[3] or found[2])
+    return Pacer(first, last, seconds, is_random=found[1] is not None)
 
 
 Check = tuple[str, str, str, float, str | None]

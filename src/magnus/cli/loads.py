@@ -20,7 +20,10 @@ def bench(
     workload: Annotated[
         str, Parameter(name=["--workload", "-w"], help="select, tpcb, replay, ava, or a FILE.sql.")
     ] = "select",
-    rate: Annotated[str | None, Parameter(help="Open model: 2000/s, or a ramp 100..2000/s. Else closed.")] = None,
+    rate: Annotated[
+        str | None,
+        Parameter(help='Open model: 2000/s, or a ramp 100..2000/s; "poisson 2000/s" at random. Else closed.'),
+    ] = None,
     duration: Annotated[str, Parameter(help="How long requests are sent: 30s, 5m.")] = "30s",
     warmup: Annotated[str | None, Parameter(help="What to leave out at the start; else it is found.")] = None,
     clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,

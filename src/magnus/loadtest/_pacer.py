@@ -7,20 +7,30 @@ hide the requests that it kept from being sent (coordinated omission; the idea o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from magnus.errors import ConfigError
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
 class Pacer:
     """
     An arrival rate that goes evenly from `start` to `end` requests a second within `seconds`, and the run is then over.
+
+    Attributes:
+        is_random: Requests come as from many users who know nothing of each other (a Poisson process), in clumps and
+            gaps, and not one by one.
     """
 
     start: float
     end: float
     seconds: float
+    is_random: bool = False
 
     def __post_init__(self) -> None:
         for name, value in (("rate", self.start), ("rate", self.end), ("duration", self.seconds)):
@@ -34,11 +44,15 @@ class Pacer:
     @property
     def total(self) -> int:
         """
-        How many requests are due within the run.
+        How many requests are due within the run; at random, in the mean.
         """
-        return max(1, round((self.start + self.end) / 2 * self.seconds))
+        return max(1, round(self._expected))
 
-    def due(self, index: int) -> float:
+    @property
+    def _expected(self) -> float:
+        return (self.start + self.end) / 2 * self.seconds
+
+    def due(self, index: float) -> float:
         """
         Return when request `index` (from 0) is due, seconds from the start.
 
@@ -51,16 +65,31 @@ class Pacer:
         root = math.sqrt(max(0.0, self.start * self.start + 2 * slope * index))
         return 2 * index / (self.start + root)
 
+    def dues(self, rng: random.Random) -> Iterator[float]:
+        """
+        Return when each request is due, in order, seconds from the start.
+
+        At random, `due` is asked for the times of a Poisson process of rate 1: that makes one of any rate of them
+        (time rescaling; Daley and Vere-Jones, An Introduction to the Theory of Point Processes, 7.4).
+        """
+        if not self.is_random:
+            yield from map(self.due, range(self.total))
+            return
+        place = rng.expovariate(1.0)
+        while place < self._expected:
+            yield self.due(place)
+            place += rng.expovariate(1.0)
+
     def share(self, part: int, parts: int) -> Pacer:
         """
         Return the pacer of one of `parts` processes; `offset` staggers them.
         """
         if not 0 <= part < parts:
             raise ConfigError("processes", parts, "has no such part")
-        return Pacer(self.start / parts, self.end / parts, self.seconds)
+        return replace(self, start=self.start / parts, end=self.end / parts)
 
     def offset(self, part: int, parts: int) -> float:
         """
         Return by how many seconds process `part` of `parts` starts later, so that requests do not come in clumps.
         """
-        return part / (parts * self.share(part, parts).start)
+        return 0.0 if self.is_random else part / (parts * self.share(part, parts).start)

@@ -17,7 +17,7 @@ from magnus.loadtest.samples import Samples
 from magnus.loadtest.workload import Refused, Target, Weighted, find
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from multiprocessing.connection import Connection as Pipe
 
     from magnus.loadtest._pacer import Pacer
@@ -113,7 +113,9 @@ class _Sender:
         if load.pacer is None:
             await asyncio.gather(*(self._closed() for _ in range(self._clients)))
         else:
-            await self._open(load.pacer.share(part, load.processes), load.pacer.offset(part, load.processes))
+            arrivals = random.Random(f"{load.seed} {part} arrivals")  # noqa: S311  # as above
+            dues = load.pacer.share(part, load.processes).dues(arrivals)
+            await self._open(dues, load.pacer.offset(part, load.processes))
         self.samples.seconds = load.seconds
         return self.samples
 
@@ -124,12 +126,12 @@ class _Sender:
         while (now := self._now()) < self._load.seconds:
             await self._send(now)
 
-    async def _open(self, pacer: Pacer, offset: float) -> None:
+    async def _open(self, dues: Iterator[float], offset: float) -> None:
         under_way: set[asyncio.Task[None]] = set()
         try:
             with Alarm() as alarm:
-                for index in range(pacer.total):
-                    due = pacer.due(index) + offset
+                for found in dues:
+                    due = found + offset
                     await alarm.until(self._started + due)
                     await self._free.acquire()  # latency counts from `due`, however long this takes
                     task = asyncio.create_task(self._paced(due))

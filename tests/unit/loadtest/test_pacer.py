@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 from collections import Counter
 
 import hypothesis.strategies as st
@@ -55,6 +56,30 @@ def test_processes_share_a_rate_without_clumps(parts):
     assert max(gaps) == pytest.approx(min(gaps), abs=1e-6)
 
 
+@pytest.mark.parametrize(("start", "end"), [(500, 500), (100, 900)])
+def test_arrivals_at_random_are_a_poisson_process(start, end):
+    """As many as the rate says in the mean, in order, with as much variance as mean in every tenth of the run."""
+    pacer = Pacer(start, end, 10, is_random=True)
+    runs = [list(pacer.dues(random.Random(seed))) for seed in range(200)]
+
+    assert all(dues == sorted(dues) and dues[0] > 0 and dues[-1] < 10 for dues in runs)
+    for tenth in range(10):
+        counts = [sum(tenth <= due < tenth + 1 for due in dues) for dues in runs]
+        expected = start + (end - start) * (tenth + 0.5) / 10
+        assert statistics.mean(counts) == pytest.approx(expected, rel=0.03)
+        assert 0.7 < statistics.variance(counts) / expected < 1.35
+    assert runs[0] == list(pacer.dues(random.Random(0)))
+
+
+def test_processes_share_a_rate_at_random():
+    """Each draws its own; together they are as many, from the beginning on."""
+    whole = Pacer(1000, 1000, 10, is_random=True)
+    dues = [due for part in range(4) for due in whole.share(part, 4).dues(random.Random(part))]
+
+    assert len(dues) == pytest.approx(10_000, rel=0.05)
+    assert whole.offset(3, 4) == 0.0
+
+
 @pytest.mark.parametrize(("rate", "seconds"), [(0, 1), (-1, 1), (float("inf"), 1), (1, 0), (float("nan"), 1)])
 def test_an_impossible_pace_is_refused(rate, seconds):
     """By name."""
@@ -70,7 +95,8 @@ def test_a_rate_is_a_number_or_a_ramp(text, expected):
     """As on the command line."""
     pacer = pacer_of(text, 3)
 
-    assert (pacer.start, pacer.end, pacer.seconds) == (*expected, 3)
+    assert (pacer.start, pacer.end, pacer.seconds, pacer.is_random) == (*expected, 3, False)
+    assert pacer_of(f"poisson {text}", 3) == Pacer(*expected, 3, is_random=True)
 
 
 @pytest.mark.parametrize("text", ["p99<50", "p99<50%", "errors<1ms", "p98<1ms", "p99", "rate>5ms", ""])
