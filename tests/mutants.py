@@ -331,8 +331,8 @@ MUTANTS = (
     Mutant(
         "A statement that is not in the cache begins its transaction first",
         "src/magnus/_driver_fast.py",
-        "        if self.ahead is not None:\n            await self._begin_now(timeout)\n        return await super()._get_statement",
-        "        return await super()._get_statement",
+        "            await self._begin_now(timeout)\n        return await super()._get_statement",
+        "            pass\n        return await super()._get_statement",
         ("tests/integration/test_begin.py::test_whatever_comes_first_is_in_the_transaction",),
     ),
     Mutant(
@@ -366,7 +366,7 @@ MUTANTS = (
     Mutant(
         "Bytes that were held back for a statement that was not sent are not sent later",
         "src/magnus/_cork.py",
-        "self._held, self.write = b\"\", self.inner.write\n        return is_held",
+        'self._held, self.write = b"", self.inner.write\n        return is_held',
         "return is_held",
         ("tests/unit/test_cork.py::test_what_is_taken_back_was_never_written",),
     ),
