@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.page import shown
@@ -36,14 +37,14 @@ minutes, so it is no part of the test suite.
 TOLD = {
     1: "Asked of Patroni's API. The leader shuts down in order, and its synchronous standby takes over.",
     2: (
-        "The standbys stop receiving, commits wait for them, and then the leader's server and its Patroni are killed "
-        "at the same moment: its log is ahead of everybody's.\nPatroni waits for the lease to end and promotes the "
+        "The standbys stop receiving, commits wait for them, and then the leader's server and its Patroni are killed at "
+        "the same moment: its log is ahead of everybody's. Patroni waits for the lease to end and promotes the "
         "synchronous standby. Then the old leader's Patroni is started again: it must rewind what nobody else has."
     ),
     3: (
-        "SIGSTOP to the leader's Patroni alone. Its server knows nothing and goes on while another one is promoted: "
-        "for five seconds and more there are two that take writes.\nThe watchdog in the file is there to end the first "
-        "one; here is none. With `synchronous_mode` no commit is acknowledged by the old one: nobody stands by it."
+        "SIGSTOP to the leader's Patroni alone. Its server knows nothing and goes on while another one is promoted: for "
+        "five seconds there are two that take writes, and those who are connected to the old one stay there. Then its "
+        "Patroni goes on and ends it. The watchdog in the file is there to do that sooner; here is none."
     ),
     4: "With `synchronous_mode: false`: what was acknowledged and not yet sent is lost, by no fault of a client.",
 }
@@ -60,9 +61,10 @@ def page(kept: dict[str, Any]) -> str:
 def _section(row: dict[str, Any]) -> list[str]:
     counted = ("acknowledged", "unknown", "lost", "doubled")
     figures = {**{name: row[name] for name in counted}, "longest write": round(row["longest"], 2), **row["figures"]}
-    cells = [f"| {name} | {shown(value, row['bounds'].get(name))} |" for name, value in figures.items()]
+    texts = {name: "yes" if value is True else shown(value, row["bounds"].get(name)) for name, value in figures.items()}
+    cells = [f"| {name} | {text} |" for name, text in texts.items()]
     said = "; ".join([row["verdict"], *row["failures"], *row["late"]])
-    told = TOLD[row["fault"]]
+    told = fill(TOLD[row["fault"]], 120)
     return ["", f"## {row['name'][0].upper()}{row['name'][1:]}", "", told, "", f"| {said} | |", "|---|---|", *cells]
 
 
