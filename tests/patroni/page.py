@@ -31,22 +31,25 @@ Meanwhile eight writers move money by `run_once` with a key each, eight readers 
 balances and the sessions left on the members are counted. Times are in seconds; those without a bound are Patroni's or
 depend on it. Reads and the readers' writes have 3 s each.
 
-One machine and one etcd: networks that part, a real watchdog, and an etcd that loses its quorum are not shown. It takes
-minutes, so it is no part of the test suite.
+One machine and one etcd: networks that part, a real watchdog, and an etcd that loses its quorum are not shown. The suite
+has the switchover alone, in a shorter form, where Patroni is installed; `make system-packages` does not install it,
+because both together take longer than the suite can spare: `make system-packages DEBIAN="patroni etcd-server"` does.
 """
 TOLD = {
     1: "Asked of Patroni's API. The leader shuts down in order, and its synchronous standby takes over.",
     2: (
-        "The standbys stop receiving, commits wait for them, and then the leader's server and its Patroni are killed at "
-        "the same moment: its log is ahead of everybody's. Patroni waits for the lease to end and promotes the "
-        "synchronous standby. Then the old leader's Patroni is started again: it must rewind what nobody else has."
+        "The standbys stop receiving, commits wait for them, and then the leader's server and its Patroni are "
+        "killed at the same moment: its log is ahead of everybody's. Patroni waits for the lease to end and "
+        "promotes the synchronous standby. Then the old leader's Patroni is started again: it must rewind "
+        "what nobody else has."
     ),
     3: (
-        "SIGSTOP to the leader's Patroni alone. Its server knows nothing and goes on while another one is promoted: for "
-        "five seconds there are two that take writes, and those who are connected to the old one stay there. Then its "
-        "Patroni goes on and ends it. The watchdog in the file is there to do that sooner; here is none."
+        "SIGSTOP to the leader's Patroni alone. Its server knows nothing and goes on while another one is "
+        "promoted: for five seconds there are two that take writes, and those who are connected to the old "
+        "one stay there. Then its Patroni goes on and ends it. The watchdog in the file is there to do that "
+        "sooner; here is none."
     ),
-    4: "With `synchronous_mode: false`: what was acknowledged and not yet sent is lost, by no fault of a client.",
+    4: ("With `synchronous_mode: false`: what was acknowledged and not yet sent is lost, by no fault of a client."),
 }
 
 
