@@ -31,9 +31,9 @@ Meanwhile eight writers move money by `run_once` with a key each, eight readers 
 balances and the sessions left on the members are counted. Times are in seconds; those without a bound are Patroni's or
 depend on it. Reads and the readers' writes have 3 s each.
 
-One machine and one etcd: networks that part, a real watchdog, and an etcd that loses its quorum are not shown. The suite
-has the switchover alone, in a shorter form, where Patroni is installed; `make system-packages` does not install it,
-because both together take longer than the suite can spare: `make system-packages DEBIAN="patroni etcd-server"` does.
+One machine and one etcd: networks that part, a real watchdog, and an etcd that loses its quorum are not shown. The
+suite has the switchover alone, in a shorter form, where Patroni is installed; `make system-packages` leaves it out,
+because both together take longer than the suite can spare. `make system-packages DEBIAN="patroni etcd-server"` has it.
 """
 TOLD = {
     1: "Asked of Patroni's API. The leader shuts down in order, and its synchronous standby takes over.",
