@@ -6,7 +6,7 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 	--no-emit-package magnus-db --no-emit-package ava-trading --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults histories bench proof ablation \
+.PHONY: help install system-packages pg-matrix demo test coverage check docs mutants faults patroni histories bench proof ablation \
 	bench-pool peers lock vendor \
 	clean
 
@@ -57,6 +57,9 @@ mutants: $(VENV)/.dev  ## switch off each protection of the pool in a copy of th
 
 faults: $(VENV)/.dev  ## the fault campaign on PostgreSQL 18 and 15, and its mutants; FAULTS="--short --only 1,2" for less
 	$(BIN)/python -m tests.faults.campaign $(FAULTS)
+
+patroni: $(VENV)/.dev  ## three members of a real Patroni on the file in deploy/, under load; PATRONI="--only 1" for less
+	$(BIN)/python -m tests.patroni.campaign $(PATRONI)
 
 histories: $(VENV)/.dev  ## 100,000 random histories of readers and writers through the cache, simulated and on PostgreSQL
 	$(BIN)/python -m tests.cache_histories $(HISTORIES)

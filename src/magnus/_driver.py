@@ -372,7 +372,8 @@ def _tells(error: Exception) -> int:
 
 
 def _is_final(error: Exception) -> bool:
-    return connect_error(error).reason in {"credentials", "database", "pooler"}
+    # Not a missing database: a standby that lags does not know one that the primary has had for a moment.
+    return connect_error(error).reason in {"credentials", "pooler"}
 
 
 def _terminate(con: Connection) -> None:

@@ -28,6 +28,10 @@ def test_patronis_file_is_yaml_and_has_what_a_member_needs(patroni):
     assert lease["postgresql"]["use_pg_rewind"] is True
     assert patroni["watchdog"]["mode"] in {"automatic", "required"}
     assert "password" not in str(patroni["postgresql"]["authentication"])
+    assert patroni["restapi"]["authentication"].keys() == {"username"}, "the password comes from the environment"
+    if any(line.startswith("hostssl") for line in patroni["postgresql"]["pg_hba"]):
+        assert patroni["postgresql"]["parameters"].keys() >= {"ssl", "ssl_cert_file", "ssl_key_file"}
+        assert patroni["postgresql"]["parameters"]["ssl"] == "on"
     assert all(isinstance(line, str) for line in patroni["postgresql"]["pg_hba"])
 
 

@@ -179,6 +179,15 @@ async def test_without_a_standby_who_prefers_one_takes_the_primary(servers):
     assert await _driver.driver_connect(**arguments(dsn)) == "primary"
 
 
+async def test_a_database_that_a_standby_does_not_know_yet_is_asked_of_the_next_host(servers):
+    """One that was created a moment ago; where nobody knows it, that is what is told."""
+    servers.hosts = {"a": asyncpg.InvalidCatalogNameError("3D000"), "b": primary}
+    assert await _driver.driver_connect(**arguments("postgresql://u@a,b/d")) == "primary"
+    servers.hosts["b"] = standby
+    with pytest.raises(asyncpg.InvalidCatalogNameError):
+        await _driver.driver_connect(**arguments("postgresql://u@a,b/d"))
+
+
 async def test_the_host_that_was_fit_is_tried_first_the_next_time(servers):
     """A standby in front costs one attempt, not one for each connection."""
     servers.hosts = {"a": standby, "b": primary}

@@ -55,10 +55,18 @@ def _kind(pid: int, postmaster: int | None) -> str:
         title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except (FileNotFoundError, ProcessLookupError):
         return "gone"
+    return kind_of(title)
+
+
+def kind_of(title: str) -> str:
+    """
+    Return what a process calls itself; the cluster's name stands before that where it has one (`cluster_name`).
+    """
     words = title.removeprefix("postgres: ")
-    if words.startswith("walsender"):
-        return "walsender"
-    return next((name for name in _AUXILIARY if words.startswith(name)), "backend")
+    after = words.partition(": ")[2]
+    return next(
+        (name for name in ("walsender", *_AUXILIARY) if words.startswith(name) or after.startswith(name)), "backend"
+    )
 
 
 def send(cluster: Cluster, signum: signal.Signals, *kinds: str) -> list[int]:
