@@ -6,7 +6,7 @@ import pytest
 
 from ava.proof import short
 from ava.proof.figures import rows, table
-from ava.proof.rounds import plain
+from ava.proof.rounds import plain, thinking
 from ava.proof.script import FULL, SHORT
 
 
@@ -17,7 +17,8 @@ def side(factor: float, *, found: int, failed: int, connections: float = 10.0) -
     return {
         "first_ms": 40 * factor,
         "ready_ms": 0.0 if factor == 1 else 80.0,
-        "load": {
+        "load": {"mean_ms": 2 * factor, "failed": 0},
+        "busy": {
             "mean_ms": 10 * factor, "failed": 0, "utilisation": 0.4, "connections": connections, "rss_mb": 50.0,
         },
         "slow": 20, "found": found,
@@ -49,11 +50,23 @@ def test_a_promise_is_kept_or_said_not_to_be(after, verdict):
     assert row(document(5, after), "Average query time")[-1] == verdict
 
 
-def test_failures_in_the_calm_load_are_said_beside_its_time():
+@pytest.mark.parametrize(
+    ("load", "name", "words"),
+    [
+        ("busy", "Average query time", "met; FAILED requests: 12 before"),
+        ("load", "in the calm load", "FAILED requests: 12 before"),
+    ],
+)
+def test_failures_in_a_load_are_said_beside_its_time(load, name, words):
     """A request that fails at once makes the mean of its side smaller, not better."""
     found = document(3)
-    found["rounds"][0]["before"]["load"]["failed"] = 4
-    assert row(found, "Average query time")[-1] == "met; FAILED requests: 12 before"
+    found["rounds"][0]["before"][load]["failed"] = 4
+    assert row(found, name)[-1] == words
+
+
+def test_users_think_as_long_as_keeps_the_pool_in_use():
+    """With 1,000 answers a second and 250 users, 38 under way leave 212 who think, each for 0.212 s."""
+    assert thinking(250, 38, 1000.0) == pytest.approx(0.212)
 
 
 def test_what_is_worse_is_said_to_be():
@@ -96,4 +109,4 @@ async def test_the_short_form_says_how_short_it_is(capsys, monkeypatch):
 def test_the_full_form_is_the_one_that_was_promised():
     """Five rounds, three restarts, ten killed backends, a stall of two seconds; the short one is far below."""
     assert (FULL.rounds, len(FULL.restarts), len(FULL.kills), FULL.stall[1]) == (5, 3, 10, 2.0)
-    assert SHORT.rounds * (SHORT.load + SHORT.hiccups + SHORT.overload) < 10
+    assert SHORT.rounds * (SHORT.load + SHORT.busy + SHORT.hiccups + SHORT.overload) <= 10

@@ -19,15 +19,21 @@ monthly reports 8) on two sides, in turns, {rounds} rounds:
   reports that are over kept by `@cached`; the same bytes of data, on a server with the plan of
   `magnus plan --memory 4GB`.
 
-Rate, load and hiccups are fixed in `ava/src/ava/proof/script.py` before anything is measured: {rate:,.0f} requests a
-second, {share:.0%} of what "before" can do here at most ({capacity:,.0f}/s). The hiccups stand for an hour's:
-{restarts} restarts, {kills} killed backends, a stall of {stall:g} s within {hiccups:g} s. Overload is 200 tasks that
-each hold a connection for 0.2 s, again and again. Times count from when a request was due. Medians, in brackets the
-interval of the median over the rounds.
+Loads and hiccups are fixed in `ava/src/ava/proof/script.py` before anything is measured, and found on "before" alone:
+
+- **busy**, the mission's load: its starting point uses 60 to 90 % of its pool, so {users} users ask such that "before"
+  has {in_use:.0%} of its 50 connections in use (each thinks {think:g} s, at random, between an answer and the next
+  request). Average query time and utilisation are of this load.
+- **calm**: {rate:,.0f} requests a second, {share:.0%} of what "before" can do at most ({capacity:,.0f}/s); times count
+  from when a request was due. So are the hiccups, which stand for an hour's ({restarts} restarts, {kills} killed
+  backends, a stall of {stall:g} s within {hiccups:g} s), and the overload: 200 tasks that each hold a connection for
+  0.2 s, again and again.
+
+Medians, in brackets the interval of the median over the rounds.
 
 {table}
-"After" does more for its time: each order has a key under which it happens once, and each COMMIT is checked. After a
-restart one prober looks for the server, at most twice a second, where "before" lets every request try for itself: it
+In the calm load nobody waits for anybody, and what is left is the work itself. "After" does more for its time: each
+order has a key under which it happens once, and each COMMIT is checked. After a restart one prober looks for the server, at most twice a second, where "before" lets every request try for itself: it
 finds the server later, and a hundred instances do not trample it.
 What is not met is not met; nothing was chosen after the measurement.
 
@@ -52,6 +58,7 @@ def page(document: dict[str, Any]) -> str:
     return PAGE.format(
         warning="" if len(document["rounds"]) >= 5 else few,
         rounds=len(document["rounds"]), rate=document["rate"], share=script["share"], capacity=document["capacity"],
+        users=script["users"], in_use=script["in_use"], think=document["think"],
         restarts=len(script["restarts"]), kills=len(script["kills"]), stall=script["stall"][1],
         hiccups=script["hiccups"], table=markdown(document), facts=facts,
         plan=", ".join(f"`{name} = {value}`" for name, value in document["plan"].items()),

@@ -32,6 +32,8 @@ def test_the_short_proof_measures_both_sides_and_judges_every_promise(tmp_path):
     for side in sides.values():
         assert {"buy", "sell", "positions", "trades", "report"} >= side["load"]["operations_ms"].keys() >= {"positions"}
         assert side["load"]["requests"] > 0
+        assert side["busy"]["requests"] > 0
+        assert side["busy"]["faults"] == {}
     assert after["hiccups"]["requests"] == before["hiccups"]["requests"] > 0
     assert len(after["hiccups"]["recovery_s"]) == 1
     assert set(after["overload"]["p99_by_lane_ms"]) >= {"critical", "high", "normal"}

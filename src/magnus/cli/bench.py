@@ -43,6 +43,7 @@ def bench(
     connections: int,
     pool: str,
     seed: int,
+    think: float,
     thresholds: Sequence[str],
     options: Mapping[str, str],
     save: str | None,
@@ -57,7 +58,7 @@ def bench(
     checks = [threshold(text) for text in thresholds]
     pacer = None if rate is None else pacer_of(rate, seconds)
     target = Target(address or _dsn(environ), connections, pool, options)
-    load = Load(workload, target, seconds, clients, pacer, processes, seed)
+    load = Load(workload, target, seconds, clients, pacer, processes, seed, think)
     try:
         with render.watching(f"{workload}, {seconds:g} s") as shown:
             samples = runner(run(load, shown))
@@ -89,12 +90,18 @@ def described(load: Load, rate: str | None) -> dict[str, Any]:
     if "from" in options:
         options["from"] = DatabaseConfig(dsn=options["from"]).safe_dsn
     return {
-        "workload": load.workload, "target": shown, "model": "closed" if rate is None else f"open, {rate}",
+        "workload": load.workload, "target": shown, "model": _model(load, rate),
         "seconds": load.seconds, "clients": load.clients, "processes": load.processes, "seed": load.seed,
         "pool": "" if is_url else load.target.pool, "connections": load.target.connections,
         "magnus": metadata.version("magnus-db"),
         **options,
     }  # fmt: skip
+
+
+def _model(load: Load, rate: str | None) -> str:
+    if rate is not None:
+        return f"open, {rate}"
+    return f"closed, thinking {load.think:g} s" if load.think else "closed"
 
 
 def _dsn(environ: Mapping[str, str]) -> str:

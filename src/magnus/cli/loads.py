@@ -27,6 +27,9 @@ def bench(
     duration: Annotated[str, Parameter(help="How long requests are sent: 30s, 5m.")] = "30s",
     warmup: Annotated[str | None, Parameter(help="What to leave out at the start; else it is found.")] = None,
     clients: Annotated[int, Parameter(help="Requests under way at once, at most.")] = 32,
+    think: Annotated[
+        str | None, Parameter(help="Closed model: how long a client waits before its next request, in the mean.")
+    ] = None,
     processes: Annotated[int, Parameter(help="Processes that share the load.")] = 1,
     connections: Annotated[int, Parameter(help="Connections of each process.")] = 10,
     pool: Annotated[str, Parameter(help="magnus, asyncpg, or none: bare connections, as pgbench has.")] = "magnus",
@@ -60,8 +63,8 @@ def bench(
     return _carry_out("bench", lambda: call(
         target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
         warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
-        seed=seed, thresholds=threshold, options={**options(option), **({"writes": "yes"} if writes else {})},
-        save=save, html=html,
+        seed=seed, think=_span("--think", think) or 0.0, thresholds=threshold, save=save, html=html,
+        options={**options(option), **({"writes": "yes"} if writes else {})},
     ), shared)  # fmt: skip
 
 

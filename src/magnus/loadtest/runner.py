@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import multiprocessing
 import random
 import time
@@ -39,6 +40,7 @@ class Load:
         seconds: How long requests are sent.
         clients: Requests under way at once, at most, in all processes together.
         pacer: When requests are due (open model); None: each client sends its next one when it has its answer (closed).
+        think: Seconds that a client of the closed model waits in the mean, at random, before it sends its next one.
         processes: How many share the load.
         seed: The same seed draws the same operations.
         options: The workload's own.
@@ -51,12 +53,19 @@ class Load:
     pacer: Pacer | None = None
     processes: int = 1
     seed: int = 1
+    think: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
             raise ConfigError("duration", self.seconds, "must be above 0")
         if self.clients < 1:
             raise ConfigError("clients", self.clients, "must be at least 1")
+        if not 0 <= self.think < math.inf:
+            raise ConfigError("think", self.think, "must be at least 0 seconds")
+        if self.think and self.pacer is not None:
+            raise ConfigError(
+                "think", self.think, "belongs to the closed model: a rate says itself when requests are due"
+            )
         if not 1 <= self.processes <= self.clients:
             raise ConfigError("processes", self.processes, "must be at least 1, and no more than clients")
 
@@ -123,8 +132,16 @@ class _Sender:
         return time.monotonic() - self._started
 
     async def _closed(self) -> None:
+        think = self._load.think
+        await self._pause(think)  # so that they do not begin as one
         while (now := self._now()) < self._load.seconds:
             await self._send(now)
+            await self._pause(think)
+
+    async def _pause(self, think: float) -> None:
+        if think:
+            left = self._load.seconds - self._now()
+            await asyncio.sleep(max(0.0, min(left, self._rng.expovariate(1 / think))))
 
     async def _open(self, dues: Iterator[float], offset: float) -> None:
         under_way: set[asyncio.Task[None]] = set()

@@ -6,6 +6,7 @@ import itertools
 import random
 import statistics
 from collections import Counter
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 
 from magnus import ConfigError, QueryPriority
 from magnus.cli.bench import pacer_of, threshold, verdict
-from magnus.loadtest import Pacer, Samples
+from magnus.loadtest import Load, Pacer, Samples, Target, send
 from magnus.loadtest.report import page, plot
 from magnus.loadtest.sqlfile import parse
 from magnus.loadtest.workload import Weighted, find
@@ -78,6 +79,29 @@ def test_processes_share_a_rate_at_random():
 
     assert len(dues) == pytest.approx(10_000, rel=0.05)
     assert whole.offset(3, 4) == 0.0
+
+
+@pytest.mark.parametrize("think", [-1, float("nan"), float("inf")])
+def test_an_impossible_pause_is_refused(think):
+    """By name; and one beside a rate, which says itself when requests are due."""
+    with pytest.raises(ConfigError, match="think"):
+        Load("select", Target(""), 1, 1, think=think)
+    with pytest.raises(ConfigError, match="think"):
+        Load("select", Target(""), 1, 1, Pacer.constant(1, 1), think=1)
+
+
+async def test_a_client_that_thinks_asks_as_often_as_that_leaves_time_for():
+    """By Little's law: 20 clients who think 0.1 s and get their answer at once ask 200 times a second."""
+
+    class Client:
+        async def run(self, _name, _rng):
+            pass
+
+    load = Load("anything", Target(""), 2.0, 20, think=0.1)
+    samples = await send(load, Client(), {"a": 1.0})
+    assert 200 < len(samples.due) < 480  # a busy machine thinks longer
+    quick = await send(replace(load, seconds=0.1, think=0.0), Client(), {"a": 1.0})
+    assert len(quick.due) > 480
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0, 1), (-1, 1), (float("inf"), 1), (1, 0), (float("nan"), 1)])

@@ -41,8 +41,9 @@ def rows(document: dict[str, Any]) -> list[Row]:
     """
     found = [
         lower(document, "First request latency", "60-80 % lower", 0.60, lambda side: side["first_ms"], ".1f", " ms"),
-        answered(document, lower(document, "Average query time", "30-40 % lower", 0.30, mean_time, ".2f", " ms")),
+        answered(document, "busy", lower(document, "Average query time", "30-40 % lower", 0.30, busy, ".2f", " ms")),
         *contributions(document),
+        answered(document, "load", lower(document, "  in the calm load", "", None, calm, ".2f", " ms")),
         utilisation(document),
         lower(
             document, "Connection failures / hour", "80 % lower", 0.80,
@@ -53,26 +54,31 @@ def rows(document: dict[str, Any]) -> list[Row]:
     found += [lower(document, f"p99 under overload, {lane}", "", None, lane_p99(lane), ".1f", " ms") for lane in LANES]
     found += [
         lower(document, "Recovery after a restart", "", None, recovery, ".3f", " s"),
-        lower(document, "Memory of the process", "", None, lambda side: side["load"]["rss_mb"], ".0f", " MB"),
-        lower(document, "Connections open", "", None, lambda side: side["load"]["connections"], ".1f", ""),
+        lower(document, "Memory of the process", "", None, lambda side: side["busy"]["rss_mb"], ".0f", " MB"),
+        lower(document, "Connections open", "", None, lambda side: side["busy"]["connections"], ".1f", ""),
         lower(document, "Time from start to ready", "", None, lambda side: side["ready_ms"], ".0f", " ms"),
     ]
     return found
 
 
-def answered(document: dict[str, Any], row: Row) -> Row:
+def answered(document: dict[str, Any], load: str, row: Row) -> Row:
     """
-    Return a row of the calm load, and say so when requests failed in it: their times are no times of answers.
+    Return a row of a load, and say so when requests failed in it: their times are no times of answers.
     """
     failed = {
-        name: sum(found[side]["load"]["failed"] for found in document["rounds"])
+        name: sum(found[side][load]["failed"] for found in document["rounds"])
         for name, side in (("before", "before"), ("after", "settings"))
     }
     words = ", ".join(f"{count} {name}" for name, count in failed.items() if count)
-    return (*row[:-1], f"{row[-1]}; FAILED requests: {words}") if words else row
+    return (*row[:-1], f"{row[-1]}; FAILED requests: {words}".removeprefix("; ")) if words else row
 
 
-def mean_time(side: dict[str, Any]) -> float:
+def busy(side: dict[str, Any]) -> float:
+    found: float = side["busy"]["mean_ms"]
+    return found
+
+
+def calm(side: dict[str, Any]) -> float:
     found: float = side["load"]["mean_ms"]
     return found
 
@@ -110,7 +116,7 @@ def contributions(document: dict[str, Any]) -> list[Row]:
     found = []
     steps = (("of it the pool", "before", "pool"), ("of it the settings", "pool", "settings"))
     for name, first, second in steps:
-        a, b = (values(document, side, mean_time) for side in (first, second))
+        a, b = (values(document, side, busy) for side in (first, second))
         verdict = ""
         if len(a) >= 3:
             ratio = compare(a, b, alpha=0.05)
@@ -128,13 +134,13 @@ def contributions(document: dict[str, Any]) -> list[Row]:
 
 def utilisation(document: dict[str, Any]) -> Row:
     before, after = (
-        values(document, side, lambda found: 100 * found["load"]["utilisation"]) for side in ("before", "settings")
+        values(document, side, lambda found: 100 * found["busy"]["utilisation"]) for side in ("before", "settings")
     )
     now = statistics.median(after)
     verdict = "met" if 30 <= now <= 60 else f"NOT met: {'below' if now < 30 else 'above'} 30-60 %"
     if now < 30:
-        held = statistics.median(values(document, "settings", lambda found: found["load"]["connections"]))
-        verdict += f"; {held * now / 100:.1f} of {held:.0f} are in use: the load fits into what warm-up opened"
+        held = statistics.median(values(document, "settings", lambda found: found["busy"]["connections"]))
+        verdict += f"; {held * now / 100:.1f} of {held:.0f} are in use: fewer would do"
     less = f"{statistics.median(before):.0f} % -> {now:.0f} %"
     return (
         "Pool utilisation (in use / open)",

@@ -101,15 +101,16 @@ class _Usage:
 
 
 async def load(
-    side: Side, *, seconds: float, rate: float | None = None, clients: int = 50, seed: int = 1
+    side: Side, *, seconds: float, rate: float | None = None, clients: int = 50, think: float = 0.0, seed: int = 1
 ) -> dict[str, Any]:
     """
-    Send AVA's mix, at a rate or as fast as answers come, and say what it took by lane, and what the pool did.
+    Send AVA's mix, at a rate or from clients that think between an answer and their next request, and say what it took
+    by lane, and what the pool did.
     """
     side.market = side.market or await market(side.db)
     mix = Mix(side.db, side.market)
     pacer = None if rate is None else Pacer.constant(rate, seconds)
-    wanted = Load("ava", Target(""), seconds, _AT_ONCE if pacer else clients, pacer, seed=seed)
+    wanted = Load("ava", Target(""), seconds, _AT_ONCE if pacer else clients, pacer, seed=seed, think=think)
     usage = _Usage()
     follower = asyncio.create_task(usage.follow(side))
     began = time.monotonic()

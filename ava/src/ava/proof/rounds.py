@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ava.proof import servers
+from ava.proof.plain import MAX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -59,10 +60,16 @@ async def prove(
         if "rate" not in document:
             async with servers.Process("before", stock.dsn(database=servers.DATABASE)) as process:
                 capacity = (await process.ask("load", seconds=script.calibrate))["per_second"]
+                under_way = round(script.in_use * MAX_SIZE)
+                found = await process.ask("load", seconds=script.calibrate, clients=under_way)
             document |= {"capacity": capacity, "rate": round(script.share * capacity, 1)}
-        say(f"before can do {document['capacity']:,.0f}/s; everything runs at {document['rate']:,.0f}/s")
+            document["think"] = round(thinking(script.users, under_way, found["per_second"]), 4)
+        say(
+            f"before can do {document['capacity']:,.0f}/s; calm is {document['rate']:,.0f}/s, "
+            f"busy are {script.users} users who think {document['think']:g} s"
+        )
         for number in range(len(document["rounds"]), script.rounds):
-            found = await one_round(script, (stock, tuned), number=number, rate=document["rate"], say=say)
+            found = await one_round(script, (stock, tuned), document, number=number, say=say)
             document["rounds"].append(found)
             document["indexes"] = await asyncio.to_thread(servers.proposed, tuned.dsn(database=servers.DATABASE))
             document["environment"]["loop"] = found["settings"]["loop"]
@@ -70,8 +77,21 @@ async def prove(
     return document
 
 
+def thinking(users: int, under_way: int, per_second: float) -> float:
+    """
+    Return the seconds that each of `users` has to think for `under_way` requests to be under way, when so many are
+    answered a second then (Little's law, for those under way and for those who think).
+    """
+    return (users - under_way) / per_second
+
+
 async def one_round(
-    script: Script, clusters: tuple[Cluster, Cluster], *, number: int, rate: float, say: Callable[[str], None]
+    script: Script,
+    clusters: tuple[Cluster, Cluster],
+    document: Mapping[str, Any],
+    *,
+    number: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """
     Measure every side once, on the stock server or the tuned one.
@@ -81,20 +101,25 @@ async def one_round(
     for name in SIDES if number % 2 == 0 else SIDES[::-1]:
         began = time.monotonic()
         cluster = tuned if name == "settings" else stock
-        found[name] = await side_round(name, cluster, script, rate, number + 1)
+        found[name] = await side_round(name, cluster, script, document, number + 1)
         say(f"round {number + 1}: {name} in {time.monotonic() - began:.0f} s")
     return found
 
 
-async def side_round(name: str, cluster: Cluster, script: Script, rate: float, seed: int) -> dict[str, Any]:
+async def side_round(
+    name: str, cluster: Cluster, script: Script, document: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
     """
-    Measure one side once. "pool" is Magnus on the stock server, for its contribution alone: only the calm load.
+    Measure one side once. "pool" is Magnus on the stock server, for its contribution alone: only the two loads.
     """
+    rate = document["rate"]
     kind = "before" if name == "before" else "after"
     dsn = cluster.dsn(database=servers.DATABASE)
     async with servers.Process(kind, dsn) as process:
         found: dict[str, Any] = {**process.ready, **await process.ask("first")}
         found["load"] = _lean(await process.ask("load", seconds=script.load, rate=rate, seed=seed))
+        users = {"clients": script.users, "think": document["think"]}
+        found["busy"] = _lean(await process.ask("load", seconds=script.busy, seed=seed, **users))
         if name == "pool":
             return found
         found |= await process.ask("slow", count=script.slow)

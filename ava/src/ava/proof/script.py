@@ -11,9 +11,14 @@ class Script:
     Attributes:
         rounds: Every side once in each, in an order that turns round.
         scale: Of AVA's data: 1 is 1,000 accounts and 1,000,000 trades.
-        calibrate: Seconds for which the stock side is driven by 50 clients to find its capacity.
-        share: The rate of everything that follows, as a share of that capacity.
+        calibrate: Seconds for which the stock side is driven to find what it can do, with each number of clients.
+        share: The rate of the calm load, the overload and the hiccups, as a share of what it can do with 50 clients.
         load: Seconds of the calm load.
+        in_use: The share of its pool that "before" uses in the busy load: the mission says 60 to 90 % of its starting
+            point. As many requests are under way then; what it can do with so many clients says, by Little's law, how
+            long `users` have to think between an answer and their next request.
+        users: Of the busy load.
+        busy: Seconds of the busy load.
         hiccups: Seconds of the load with hiccups, which stand for an hour's.
         restarts: Seconds at which the server is restarted.
         kills: Seconds at which one backend of the service is terminated.
@@ -27,6 +32,9 @@ class Script:
     calibrate: float = 4.0
     share: float = 0.4
     load: float = 7.0
+    in_use: float = 0.75
+    users: int = 250
+    busy: float = 10.0
     hiccups: float = 20.0
     restarts: tuple[float, ...] = (2.0, 7.0, 12.0)
     kills: tuple[float, ...] = (4.0, 4.5, 5.0, 5.5, 9.0, 9.5, 10.0, 10.5, 14.0, 14.5)
@@ -37,6 +45,6 @@ class Script:
 
 FULL = Script()
 SHORT = Script(
-    rounds=1, scale=0.02, calibrate=1.0, load=2.0, hiccups=5.0, restarts=(1.0,), kills=(2.2, 2.4, 2.6),
+    rounds=1, scale=0.02, calibrate=1.0, load=2.0, busy=2.0, hiccups=5.0, restarts=(1.0,), kills=(2.2, 2.4, 2.6),
     stall=(3.2, 0.5), overload=1.0, slow=4,
 )  # fmt: skip
