@@ -88,7 +88,7 @@ async def bench(dsn: str, options: Any) -> None:
 if __name__ == "__main__":
     chosen = arguments(
         "Does magnus prove say no difference when there is none, and find a tenth?",
-        runs=20, quick_runs=1, pairs=10, quick_pairs=5, slice=0.5, quick_slice=0.1, resampled=1000, quick_resampled=100,
+        runs=20, quick_runs=1, pairs=20, quick_pairs=5, slice=0.5, quick_slice=0.1, resampled=1000, quick_resampled=100,
     )  # fmt: skip
     with accounts() as server:
         run(bench(server, chosen))
