@@ -9,6 +9,7 @@ and with the stock server; what the load then loses is what that setting carried
 from __future__ import annotations
 
 import asyncio
+import math
 import statistics
 import sys
 from typing import Any, Final
@@ -77,26 +78,33 @@ async def bench(options: Any) -> None:
         ]  # fmt: skip
         report.table(f"mean of an operation, 8 clients, medians of {options.rounds} rounds", columns, rows)
         for load in ("AVA", "TPC-B"):
-            carried = sorted(single, key=lambda name: -ratio(found, name, load))[:3]
-            words = ", ".join(f"{name} ({100 * (ratio(found, name, load) - 1):+.1f} %)" for name in carried)
-            report.note(f"{load}: most is lost without {words}")
+            carried = sorted(single, key=lambda name: -ratio(found, name, load)[0])[:3]
+            words = ", ".join(f"{name} ({ratio(found, name, load)[0]:+.1f} %)" for name in carried)
+            certain = [name for name in carried if ratio(found, name, load)[1] > 0]
+            beyond = "beyond the noise: " + ", ".join(certain) if certain else "none of them beyond the noise"
+            report.note(f"{load}: most is lost without {words}; {beyond}")
         report.save()
 
 
-def ratio(found: Any, kind: str | None, load: str) -> float:
-    pairs = zip(found[kind][load], found[None][load], strict=True)
-    return statistics.median(value / whole for value, whole in pairs)
+def ratio(found: Any, kind: str | None, load: str) -> tuple[float, float, float]:
+    """
+    Return by how many percent more a load takes than with the whole plan, and the 90 % interval of that; without one
+    when there are too few rounds for it.
+    """
+    whole, part = found[None][load], found[kind][load]
+    if len(part) < 3:
+        middle = statistics.median(b / a for a, b in zip(whole, part, strict=True))
+        return 100 * (middle - 1), -math.inf, math.inf
+    one = compare(whole, part, alpha=0.1).ratio
+    return 100 * (one.estimate - 1), 100 * (one.low - 1), 100 * (one.high - 1)
 
 
 def cells(found: Any, kind: str | None) -> tuple[object, ...]:
     result: list[object] = []
     for load in ("AVA", "TPC-B"):
-        middle = statistics.median(found[kind][load])
-        if kind is None or len(found[kind][load]) < 3:
-            result += [middle, None if kind is None else 100 * (ratio(found, kind, load) - 1), None]
-            continue
-        one = compare(found[None][load], found[kind][load], alpha=0.1).ratio
-        result += [middle, 100 * (one.estimate - 1), (100 * (one.low - 1), 100 * (one.high - 1))]
+        more, low, high = ratio(found, kind, load)
+        between = None if kind is None or math.isinf(low) else (low, high)
+        result += [statistics.median(found[kind][load]), None if kind is None else more, between]
     return tuple(result)
 
 
