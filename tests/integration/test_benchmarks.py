@@ -47,6 +47,9 @@ ROWS = {
     "bench_check": ["100 tables, 300 indexes"],
     "bench_aa": ["A against A", "A against A, resampled", "B a tenth slower"],
     "bench_scale": ["magnus", "plain pool"],
+    "bench_fleet": [
+        "started at once", "0.5 seconds of work", "2 killed (-9) and replaced", "all restarted, 2 at once", "stopped",
+    ],
     "bench_warm": [
         "magnus.Database, warmed", "magnus.Database, warmed, prepared", "magnus.Database, cold", "asyncpg.Pool, filled",
         "asyncpg.Pool, cold",
@@ -63,6 +66,7 @@ GOALS = {
     "bench_shedding": 7,
     "bench_aa": 3,
     "bench_scale": 3,
+    "bench_fleet": 4,
     "bench_warm": 4,
 }
 
