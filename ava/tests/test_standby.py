@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from service import BERT, seed, serving
 
 from magnus.testing import until_replayed
@@ -11,6 +12,7 @@ def reads_of(ava):
     return ava.app.state.magnus.database.get_stats()["replicas"]["members"][0]["reads"]
 
 
+@pytest.mark.one_version
 async def test_a_revoked_token_is_401_at_once_though_the_standby_has_not_heard_of_it(streamed):
     """The standby answers what may be old, and for it the token is still valid."""
     dsns, primary, standby = streamed
