@@ -1,5 +1,5 @@
 """The query cache: what a hit costs, one query for a thousand misses, AVA's report with and without it, how old answers
-get when another process writes, and what the trigger costs who writes."""
+get when another process writes, also when nothing is heard of it, and what the trigger costs who writes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
 from _report import Column, Report, Row, arguments, environment, quantile, run
@@ -22,12 +23,16 @@ from ava.main import create_app
 from ava.migrations import migrate
 from ava.tokens import demo_token
 from magnus import Database, DatabaseConfig, cached
-from magnus.cache import install
+from magnus._clock import MonotonicClock
+from magnus.cache import Watcher, install
+from magnus.embedded import Binaries, throwaway
+from magnus.testing import FaultProxy
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+SYNCS = {"fsync": "on", "full_page_writes": "on"}
 SCHEMA = "create table item (id int primary key, version bigint not null); insert into item values (1, 0)"
 WRITER = """
 import asyncio, asyncpg, json, sys, time
@@ -185,9 +190,8 @@ async def staleness(report: Report, dsn: str, options: argparse.Namespace) -> No
         ("fresh=True", version.fresh, {}),
     ):
         async with Database(config(dsn, **more)) as db:
-            while more and (db.get_stats().get("cache") or {}).get("notify", {}).get("state") != "current":
-                await version(db)
-                await asyncio.sleep(0.01)
+            if more:
+                await current(db)
             reads: list[tuple[float, int]] = []
             with writing(dsn, options.writes, 0.004) as writer:
                 ended = asyncio.get_running_loop().run_in_executor(None, writer.communicate)
@@ -213,6 +217,59 @@ async def staleness(report: Report, dsn: str, options: argparse.Namespace) -> No
         f"another process changes a row {options.writes:,} times; for how long each change was still missed",
         columns, rows,
     )  # fmt: skip
+
+
+async def current(db: Database) -> None:
+    """
+    Ask until the cache answers by itself.
+    """
+    while (db.get_stats().get("cache") or {}).get("notify", {}).get("state") != "current":
+        await version(db)
+        await asyncio.sleep(0.01)
+    await version(db)
+
+
+def listen_through(db: Database, proxy: FaultProxy, dsn: str) -> None:
+    """
+    Let the cache, and nothing else, listen through the proxy.
+    """
+    db.cache.watcher = Watcher(
+        config(proxy.dsn(dsn)), changed=db.cache.changed, lost=db.cache.clear, clock=MonotonicClock()
+    )
+
+
+async def cut_off(report: Report, dsn: str, options: argparse.Namespace) -> None:
+    """
+    The listening connection is cut, or swallowed without a word, and another process changes the row.
+    """
+    con = await asyncpg.connect(dsn)
+    parts = dict(parse_qsl(urlsplit(dsn).query))
+    rows, oldest = [], 0.0
+    for name in ("cut", "swallowed"):
+        ages = []
+        for number in range(1, options.cuts + 1):
+            async with FaultProxy(f"{parts['host']}/.s.PGSQL.{parts['port']}") as proxy, Database(config(dsn)) as db:
+                await con.execute("update item set version = 0")
+                listen_through(db, proxy, dsn)
+                await current(db)
+                if name == "cut":
+                    await proxy.refuse()
+                    proxy.cut()
+                else:
+                    proxy.hold()
+                await con.execute("update item set version = $1", number)
+                acknowledged, age = time.monotonic(), 0.0
+                while (begun := time.monotonic()) < acknowledged + 2.5:
+                    if await version(db) != number:
+                        age = 1_000 * (begun - acknowledged)
+                    await asyncio.sleep(0.0005)
+                ages.append(age)
+        oldest = max(oldest, *ages)
+        rows.append(Row(name, (len(ages), quantile(ages, 0.5), max(ages)), raw=ages))
+    columns = (Column("times"), Column("p50 ms", ".1f"), Column("max ms", ".1f"))
+    report.table("the connection that listens is lost: for how long a change was missed", columns, rows)
+    report.goal("the oldest answer while nothing is heard, ms", oldest, most=2_000)
+    await con.close()
 
 
 def ages_of(reads: list[tuple[float, int]], acknowledged: list[float]) -> list[float]:
@@ -268,18 +325,20 @@ async def commits(report: Report, dsn: str, options: argparse.Namespace) -> None
     columns = (
         Column("without us", ".0f"), Column("trigger us", ".0f"), Column("more us", ".0f"), Column("factor", ".2f"),
     )  # fmt: skip
-    report.table("an update of one row, committed: time for each with a trigger and without", columns, rows)
+    title = "an update of one row, committed on a server that syncs: time for each with a trigger and without"
+    report.table(title, columns, rows)
     await con.close()
 
 
-async def measure(dsn: str, options: argparse.Namespace) -> None:
+async def measure(dsn: str, durable: str, options: argparse.Namespace) -> None:
     report = Report("bench_cache", options, await environment(dsn))
     con = await asyncpg.connect(dsn)
     await con.execute(SCHEMA)
     await con.close()
     await hits(report, dsn, options)
     await staleness(report, dsn, options)
-    await commits(report, dsn, options)
+    await cut_off(report, dsn, options)
+    await commits(report, durable, options)
     await reports(report, dsn, options)
     report.save()
 
@@ -287,10 +346,10 @@ async def measure(dsn: str, options: argparse.Namespace) -> None:
 def main() -> None:
     options = arguments(
         __doc__ or "", rounds=7, quick_rounds=1, writes=2_000, quick_writes=50, commits=800, quick_commits=80,
-        requests=2_000, quick_requests=40, scale=0.2, quick_scale=0.01,
+        requests=2_000, quick_requests=40, scale=0.2, quick_scale=0.01, cuts=10, quick_cuts=1,
     )  # fmt: skip
-    with accounts() as dsn:
-        run(measure(dsn, options))
+    with accounts() as dsn, throwaway(Binaries.bundled(), settings=SYNCS) as durable:
+        run(measure(dsn, durable.dsn(), options))
 
 
 if __name__ == "__main__":

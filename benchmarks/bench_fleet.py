@@ -1,6 +1,6 @@
 """50 processes on one server: started at once, five killed, all restarted: what they hold, what had to be refused.
 
-    python benchmarks/bench_fleet.py [--processes 50] [--max_connections 300]
+    python benchmarks/bench_fleet.py [--processes 50] [--max_connections 350]
 
 Each process has DB_POOL_MIN=5 and DB_POOL_MAX=30 and eight tasks that keep it busy. Three fleets, one after the other,
 on a server each: plain asyncpg pools; Magnus without `fleet_size`, which only warns; Magnus with it, the processes of
@@ -57,9 +57,9 @@ class Phase:
     seconds: float
 
 
-async def campaign(fleet: Fleet, processes: int) -> list[Phase]:
+async def campaign(fleet: Fleet, options: argparse.Namespace) -> list[Phase]:
     found: list[Phase] = []
-    refused = 0
+    refused, at_once = 0, min(AT_ONCE, options.processes)
 
     async def phase(name: str, work: Any) -> None:
         nonlocal refused
@@ -74,14 +74,14 @@ async def campaign(fleet: Fleet, processes: int) -> list[Phase]:
         refused = now
 
     async def killed() -> None:
-        await fleet.kill(fleet.instances[:AT_ONCE])
-        await fleet.start(AT_ONCE)
+        await fleet.kill(fleet.instances[:at_once])
+        await fleet.start(at_once)
 
     async with fleet.watched():
-        await phase("started at once", fleet.start(processes))
-        await phase("ten seconds of work", asyncio.sleep(10.0))
-        await phase(f"{AT_ONCE} killed (-9) and replaced", killed())
-        await phase(f"all restarted, {AT_ONCE} at once", fleet.replace_all(AT_ONCE))
+        await phase("started at once", fleet.start(options.processes))
+        await phase(f"{options.seconds:g} seconds of work", asyncio.sleep(options.seconds))
+        await phase(f"{at_once} killed (-9) and replaced", killed())
+        await phase(f"all restarted, {at_once} at once", fleet.replace_all(at_once))
         await phase("stopped", fleet.stop())
     return found
 
@@ -100,19 +100,20 @@ async def measure(name: str, server: Cluster, options: argparse.Namespace) -> tu
         sleep=0.1,
         interval=5.0,
     )
-    return fleet, await campaign(fleet, options.processes)
+    return fleet, await campaign(fleet, options)
 
 
 def main() -> None:
     options = arguments(
-        __doc__.splitlines()[0], processes=50, quick_processes=4, max_connections=350, quick_max_connections=60
-    )
+        __doc__.splitlines()[0], processes=50, quick_processes=2, max_connections=350, quick_max_connections=80,
+        seconds=10.0, quick_seconds=0.5,
+    )  # fmt: skip
     budget = options.max_connections - RESERVED - WATCHER
     report: Report | None = None
     for name in ("asyncpg.Pool", "magnus, warning only", "magnus, fleet_size"):
         with throwaway(Binaries.bundled(), max_connections=options.max_connections, settings=SETTINGS) as server:
             if report is None:
-                report = Report(f"{options.processes} processes on one server", options, run(environment(server.dsn())))
+                report = Report("bench_fleet", options, run(environment(server.dsn())))
             fleet, phases = run(measure(name, server, options))
         columns = [
             Column("most held"), Column("of"), Column("refused"), Column("came"), Column("most in 0.1 s"),

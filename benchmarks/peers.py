@@ -42,12 +42,15 @@ def page(results: Path = RESULTS) -> str:
     for name in SCRIPTS:
         file = results / f"{name}.json"
         parts.extend(
-            _section(name, json.loads(file.read_text())) if file.exists() else [f"\n## {name}\n\nNot measured.\n"]
+            section(name, json.loads(file.read_text())) if file.exists() else [f"\n## {name}\n\nNot measured.\n"]
         )
     return "".join(parts)
 
 
-def _section(name: str, found: dict[str, Any]) -> Iterator[str]:
+def section(name: str, found: dict[str, Any]) -> Iterator[str]:
+    """
+    Return what one script found: with what, its tables, its goals.
+    """
     yield f"\n## {name}\n\n"
     yield ", ".join(f"{key} {value}" for key, value in found["environment"].items()) + ".\n"
     if found["options"].get("quick"):

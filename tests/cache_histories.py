@@ -1,16 +1,21 @@
 """Random histories of readers and writers through the cache, each read held against what had been acknowledged.
 
-python -m tests.cache_histories [--histories 100000] [--seed 1]      on a real server, and simulated
+python -m tests.cache_histories [--histories 100000] [--seed 1] [--json FILE]      on a real server, and simulated
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import platform
 import random
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
+
+import asyncpg
 
 from magnus import Database, DatabaseConfig, cached
 from magnus.cache import QueryCache
@@ -214,6 +219,54 @@ async def on_a_server(dsn: str, count: int, seed: int, *, width: int = 20) -> tu
         return total, db.get_stats()["cache"]
 
 
+async def environment(dsn: str) -> dict[str, str]:
+    """
+    What the figures were found with.
+    """
+    con = await asyncpg.connect(dsn)
+    server = (await con.fetchval("SHOW server_version")).split()[0]
+    await con.close()
+    return {"python": platform.python_version(), "asyncpg": asyncpg.__version__, "PostgreSQL": server}
+
+
+def document(facts: dict[str, str], options: argparse.Namespace, rows: dict[str, tuple[Ledger, float]]) -> dict:
+    """
+    What was found, as the benchmarks write it.
+    """
+    stale = sum(len(found.stale) for found, _ in rows.values())
+    columns = ["histories", "reads", "stale", "seconds"]
+    cells = {name: (options.histories, found.reads, len(found.stale), taken) for name, (found, taken) in rows.items()}
+    return {
+        "title": "cache_histories",
+        "environment": facts,
+        "options": {"histories": options.histories, "seed": options.seed},
+        "tables": [
+            {
+                "title": "random histories of readers and writers in one process",
+                "columns": columns,
+                "rows": [
+                    {
+                        "name": name,
+                        "note": "",
+                        "cells": dict(zip(columns, values, strict=True)),
+                        "shown": [f"{value:,.0f}" for value in values],
+                    }
+                    for name, values in cells.items()
+                ],
+            }
+        ],
+        "goals": [
+            {
+                "claim": "reads older than a commit that had been acknowledged",
+                "measured": stale,
+                "least": None,
+                "most": 0,
+                "is_met": stale == 0,
+            }
+        ],
+    }
+
+
 def main() -> int:
     """
     Print what came of it; 1 when a read was stale.
@@ -223,22 +276,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to FILE")
     options = parser.parse_args()
     began = time.monotonic()
-    imaginary = simulated(options.histories, options.seed)
-    say = sys.stdout.write
-    say(
-        f"simulated: {options.histories:,} histories, {imaginary.reads:,} reads, {len(imaginary.stale)} stale, "
-        f"{time.monotonic() - began:.0f} s\n"
-    )
+    rows = {"simulated": (simulated(options.histories, options.seed), time.monotonic() - began)}
     began = time.monotonic()
     with throwaway(Binaries.bundled(), max_connections=50) as cluster:
+        facts = asyncio.run(environment(cluster.dsn()))
         real, figures = asyncio.run(on_a_server(cluster.dsn(), options.histories, options.seed))
-    say(
-        f"PostgreSQL: {options.histories:,} histories, {real.reads:,} reads, {len(real.stale)} stale, "
-        f"{time.monotonic() - began:.0f} s\n{figures}\n"
-    )
-    return bool(imaginary.stale or real.stale)
+    rows["PostgreSQL"] = (real, time.monotonic() - began)
+    for name, (found, taken) in rows.items():
+        sys.stdout.write(
+            f"{name}: {options.histories:,} histories, {found.reads:,} reads, {len(found.stale)} stale, {taken:.0f} s\n"
+        )
+    sys.stdout.write(f"{figures}\n")
+    if options.json is not None:
+        options.json.write_text(json.dumps(document(facts, options, rows), indent=1) + "\n")
+    return any(found.stale for found, _ in rows.values())
 
 
 if __name__ == "__main__":

@@ -1187,6 +1187,17 @@ MUTANTS = (
         "integration/test_replicas.py::test_inside_a_transaction_that_may_write_every_read_goes_to_the_primary",
     ),
     unit(
+        "What decides about rights is read on the primary",
+        "replicas.py", "if self.must_be_primary() or self.reader().must_be_primary:", "if self.must_be_primary():",
+        "integration/test_replicas.py::test_what_decides_about_rights_is_read_on_the_primary_whatever_scopes_are_within",
+    ),
+    unit(
+        "A token that only the primary may answer holds within other scopes",
+        "_marks.py", "return NOWHERE if NOWHERE in positions else max(positions, default=None)",
+        "return max(positions, default=None)",
+        "integration/test_replicas.py::test_a_token_that_only_the_primary_may_answer_holds_within_other_scopes",
+    ),
+    unit(
         "What a transaction wrote is seen by the next read",
         "_units.py", 'methodcaller("give_back")', "__import__('magnus._execution')._execution.Execution.give_back",
         "integration/test_replicas.py::test_what_was_written_is_seen_by_the_next_read",

@@ -1,6 +1,8 @@
 """A real PgBouncer of a test's own before a server of the tests: loopback, a free port, an unprivileged account.
 
-Debian's is used (`make system-packages`). Without it its tests are skipped, and fail where CI is set.
+Debian's is used (`make system-packages`), or the program that MAGNUS_TEST_PGBOUNCER names. With
+MAGNUS_TEST_PGBOUNCER_SETTINGS ("max_prepared_statements=200") its configuration has these lines too, but for one that
+`magnus pgbouncer` printed. Without a program the tests are skipped, and fail where CI is set.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
     from magnus.embedded import Cluster
 
-PROGRAM = "pgbouncer"
+PROGRAM = os.environ.get("MAGNUS_TEST_PGBOUNCER") or "pgbouncer"
+SETTINGS = os.environ.get("MAGNUS_TEST_PGBOUNCER_SETTINGS", "").split()
 
 
 def program_or_skip() -> str:
@@ -133,6 +136,7 @@ def configuration(server: Cluster, port: int, settings: Mapping[str, object], da
         "stats_users": "postgres",
         "log_connections": 0,
         "log_disconnections": 0,
+        **dict(line.split("=", 1) for line in SETTINGS),
         **settings,
     }
     if given["auth_type"] == "any":  # it takes the user from the entry

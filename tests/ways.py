@@ -63,7 +63,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 @pytest.fixture(scope="session")
 def shared_pooler(server: Cluster, background_loop: BackgroundLoop) -> Iterator[Pooler]:
     """
-    One PgBouncer 1.18 before the session's server, for whichever database.
+    One PgBouncer before the session's server, for whichever database.
     """
     around = pgbouncer(server, default_pool_size=SERVER_CONNECTIONS, server_login_retry=1)
     found = background_loop.run(around.__aenter__())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from datetime import date
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,9 @@ import pytest
 from ava.data.load import load
 from ava.migrations import migrate
 from magnus import Database, DatabaseConfig
+from magnus.embedded import throwaway
+from magnus.testing import standby_of, until_replayed
+from tests.servers import binaries_or_skip
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -113,6 +117,23 @@ def loaded(server: Cluster, databases: Databases, loaded_template: str, owner: s
     """
     with databases.fresh(loaded_template, owner) as name:
         yield Dsns(server.dsn(user=owner, database=name), server.dsn(database=name))
+
+
+@pytest.fixture
+async def streamed(pg_version: int) -> AsyncIterator[tuple[Dsns, Cluster, Cluster]]:
+    """
+    AVA's schema on a primary of this test's alone, the primary, and its standby, which has the schema.
+    """
+    async with AsyncExitStack() as stack:
+        primary = await stack.enter_async_context(throwaway(binaries_or_skip(pg_version)))
+        async with primary.connect() as con:
+            for role in ("ava_account", "ava_operator"):
+                await con.execute(f"create role {role} nologin")
+        async with small(primary.dsn()) as db:
+            await migrate(db)
+        standby = await stack.enter_async_context(standby_of(primary))
+        await until_replayed(primary, standby)
+        yield Dsns(primary.dsn(), primary.dsn()), primary, standby
 
 
 @pytest.fixture

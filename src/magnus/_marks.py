@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from magnus._routing import NOWHERE
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
@@ -63,19 +65,29 @@ class Reader:
     """
     What the running code must see: what the scopes around it must, all of them. What it writes is also a matter of
     those who read without any scope.
+
+    Attributes:
+        must_be_primary: Whether no standby may answer it, whatever has been replayed there.
     """
 
-    __slots__ = ("_everybody", "_scopes")
+    __slots__ = ("_everybody", "_scopes", "must_be_primary")
 
-    def __init__(self, everybody: Mark, scopes: tuple[Mark, ...] = ()) -> None:
+    def __init__(self, everybody: Mark, scopes: tuple[Mark, ...] = (), *, must_be_primary: bool = False) -> None:
         self._everybody = everybody
         self._scopes = scopes
+        self.must_be_primary = must_be_primary
 
     def within(self, mark: Mark) -> Reader:
         """
         Return the reader inside one more scope.
         """
-        return Reader(self._everybody, (*self._scopes, mark))
+        return Reader(self._everybody, (*self._scopes, mark), must_be_primary=self.must_be_primary)
+
+    def at_primary(self) -> Reader:
+        """
+        Return the reader whom only the primary answers.
+        """
+        return Reader(self._everybody, self._scopes, must_be_primary=True)
 
     def wrote(self) -> None:
         """
@@ -95,7 +107,8 @@ class Reader:
             position = (await ask()).position
             for mark, count in written:
                 mark.resolve(count, position)
-        return max((mark.position for mark in marks if mark.position is not None), default=None)
+        positions = [mark.position for mark in marks if mark.position is not None]
+        return NOWHERE if NOWHERE in positions else max(positions, default=None)
 
 
 _readers: ContextVar[Mapping[object, Reader]] = ContextVar("magnus_readers", default={})  # noqa: B039  # never changed

@@ -485,6 +485,18 @@ class Database(Units):
             with self._replicas.scope(key, token):
                 yield
 
+    @contextmanager
+    def reads_on_primary(self) -> Iterator[None]:
+        """
+        Let no standby answer what is read inside, whatever it has replayed: for whom a password, a token or a right may
+        have been taken away a moment ago, by anybody. What is written inside is written for the scopes around it.
+        """
+        if self._replicas is None:
+            yield
+        else:
+            with self._replicas.at_primary():
+                yield
+
     async def read_token(self) -> str | None:
         """
         Return what a reader elsewhere must pass to `reads_after` to see what was written in this scope; None when

@@ -92,6 +92,14 @@ CATALOGUE: Final = (
     Named("magnus_fleet_connections", "gauge", "Connections that all instances on this server may open together."),
     Named("magnus_fleet_budget", "gauge",
           "Connections that there are for them: without what is reserved, and what others use."),
+    Named("magnus_pooler_up", "gauge", "1 when the pooler's console said last time how its pools stand."),
+    Named("magnus_pooler_clients", "gauge",
+          "Clients of the pooler: waiting for a server connection, or not (active, idle ones included).",
+          (_POOL, "role", "state")),
+    Named("magnus_pooler_servers", "gauge", "Connections to the server in the pooler's pools of this database.",
+          (_POOL, "role", "state")),
+    Named("magnus_pooler_max_wait", "gauge", "For how long the first client in the pooler's queue has waited; 0: none.",
+          (_POOL, "role"), "seconds"),
     Named("magnus_slow_log_up", "gauge", "1 when slow statements are rows of the table, 0 when they are events."),
     Named("magnus_slow_log_written", "counter", "Slow statements that are rows."),
     Named("magnus_slow_log_waiting", "gauge", "Slow statements that are not written yet."),
@@ -222,6 +230,7 @@ class DatabaseCollector:
             "magnus_health_check_failures": [((), health.failures)],
             "magnus_health_checks_failed": [((), health.failed_total)],
             **_fleet(stats.get("fleet")),
+            **_pooler(stats["pooler"] if db.config.pooler_admin_dsn and "pooler" in stats else None),
             **_slow_log(stats.get("slow_log")),
             "magnus_events": [((name,), count) for name, count in sorted(self._events.by_name.items())],
         }
@@ -237,6 +246,29 @@ def _fleet(figures: Mapping[str, Any] | None) -> dict[str, list[Sample]]:
         "magnus_fleet_instances": [((), figures["instances"])],
         "magnus_fleet_connections": [((), figures["connections"])],
         "magnus_fleet_budget": [((), figures["budget"])],
+    }
+
+
+_CLIENTS: Final = {"active": "clients_active", "waiting": "clients_waiting"}
+_SERVERS: Final = {"active": "servers_active", "idle": "servers_idle", "connecting": "servers_connecting"}
+
+
+def _pooler(figures: Mapping[str, Any] | None) -> dict[str, list[Sample]]:
+    """
+    Return what the pooler says of itself, nothing where nobody named its console.
+    """
+    if figures is None:
+        return {}
+    pools = [(pool["user"] or "", pool) for pool in figures.get("pools", ())]
+    return {
+        "magnus_pooler_up": [((), float("pools" in figures))],
+        "magnus_pooler_clients": [
+            ((role, state), pool[key]) for role, pool in pools for state, key in _CLIENTS.items()
+        ],
+        "magnus_pooler_servers": [
+            ((role, state), pool[key]) for role, pool in pools for state, key in _SERVERS.items()
+        ],
+        "magnus_pooler_max_wait": [((role,), pool["max_wait_ms"] / 1000) for role, pool in pools],
     }
 
 

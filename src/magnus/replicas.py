@@ -377,6 +377,12 @@ class Replicas:
             self._ignore_token()
         return reading_as(self, self.reader().within(mark))
 
+    def at_primary(self) -> AbstractContextManager[None]:
+        """
+        Let the code inside be answered by the primary alone.
+        """
+        return reading_as(self, self.reader().at_primary())
+
     def _mark_of(self, key: str) -> Mark:
         mark = self._marks.get(key)
         if mark is None:
@@ -414,7 +420,7 @@ class Replicas:
         """
         Return the standby that may answer the running code, waiting for one a moment; None: the primary should.
         """
-        if self.must_be_primary():
+        if self.must_be_primary() or self.reader().must_be_primary:
             return None
         for lease in _held.get():
             if lease.is_deciding:

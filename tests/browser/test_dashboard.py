@@ -19,9 +19,12 @@ from fastapi import FastAPI
 from playwright.async_api import async_playwright, expect
 
 from magnus import DatabaseConfig, QueryPriority
+from magnus.embedded import throwaway
 from magnus.fastapi import Magnus
 from magnus.observe import ConnectFailed, HealthCheckFailed, LeakSuspected, OutcomeNotKnown, PoolWarmed, Retry
+from magnus.testing import frozen, standby_of, until_replayed
 from tests.pgbouncer import pgbouncer
+from tests.servers import binaries_or_skip
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -366,3 +369,58 @@ async def test_the_poolers_figures_are_on_the_page_of_the_pool(
         async with service(pooler.dsn(database), **asked) as (_, address), Look.at(browser) as look:
             await look.page.goto(f"{address}#/pool")
             await expect(look.page.get_by_text("set pooler_admin_dsn")).to_be_visible()
+
+
+@pytest.fixture
+async def pair(pg_version: int) -> AsyncIterator[tuple[Cluster, Cluster]]:
+    """
+    A primary of this test's own, and its standby.
+    """
+    async with throwaway(binaries_or_skip(pg_version)) as primary:
+        async with primary.connect() as con:
+            await con.execute("CREATE TABLE wares (id int PRIMARY KEY)")
+        async with standby_of(primary) as standby:
+            await until_replayed(primary, standby)
+            yield primary, standby
+
+
+@pytest.mark.one_version
+async def test_the_standbys_are_on_the_page_of_the_pool(browser: Browser, pair: tuple[Cluster, Cluster]) -> None:
+    """
+    What each answered, how far it is behind, and that one which says nothing is passed over until it does again.
+    """
+    primary, standby = pair
+    async with (
+        service(primary.dsn(), replicas=(standby.dsn(),), replica_max_lag=3600.0) as (magnus, address),
+        Look.at(browser) as look,
+    ):
+        db, page = magnus.database, look.page
+        for _ in range(7):
+            with db.reads_after():
+                assert await db.fetchval("SELECT pg_is_in_recovery()", read=True)
+        with db.reads_on_primary():
+            assert not await db.fetchval("SELECT pg_is_in_recovery()", read=True)
+        await page.goto(f"{address}#/pool")
+        card = page.locator("section, .card", has_text="Standbys")
+        cells = card.locator("tbody tr").locator("td")
+        await expect(cells).to_have_count(6)
+        await expect(cells.nth(0)).to_have_text(db.get_stats()["replicas"]["members"][0]["target"])
+        await expect(cells.nth(1)).to_have_text("gives answers")
+        await expect(cells.nth(2)).to_have_text("0 B")
+        await expect(cells.nth(3)).to_have_text(re.compile(r"^[\d.]+ (ms|µs)$"))
+        await expect(cells.nth(4)).to_have_text("7")
+        await expect(cells.nth(5)).to_have_text("0")
+        await expect(card).to_contain_text("Reads that went to the primary: 1; that waited for a standby: 0.")
+
+        async with standby.connect() as con:
+            await con.execute("SELECT pg_wal_replay_pause()")
+        await db.execute("INSERT INTO wares SELECT generate_series(1, 1000)")
+        await expect(cells.nth(2)).to_have_text(re.compile(r"^[1-9][\d,.  ]* B$"))
+        if folder := os.environ.get("MAGNUS_TEST_PICTURES"):
+            await page.screenshot(path=f"{folder}/standbys.png", full_page=True)
+
+        with frozen(standby):
+            await expect(cells.nth(1)).to_have_text("passed over")
+            await expect(cells.nth(2)).not_to_contain_text("B")
+        await expect(cells.nth(1)).to_have_text("gives answers")
+        assert look.said == []

@@ -47,6 +47,9 @@ ROWS = {
     "bench_check": ["100 tables, 300 indexes"],
     "bench_aa": ["A against A", "A against A, resampled", "B a tenth slower"],
     "bench_scale": ["magnus", "plain pool"],
+    "bench_fleet": [
+        "started at once", "0.5 seconds of work", "2 killed (-9) and replaced", "all restarted, 2 at once", "stopped",
+    ],
     "bench_warm": [
         "magnus.Database, warmed", "magnus.Database, warmed, prepared", "magnus.Database, cold", "asyncpg.Pool, filled",
         "asyncpg.Pool, cold",
@@ -63,6 +66,7 @@ GOALS = {
     "bench_shedding": 7,
     "bench_aa": 3,
     "bench_scale": 3,
+    "bench_fleet": 4,
     "bench_warm": 4,
 }
 
@@ -147,3 +151,16 @@ def test_the_page_of_peers_says_what_was_measured(monkeypatch):
         found = json.loads((peers.RESULTS / f"{name}.json").read_text())
         assert not found["options"]["quick"]
         assert all(goal["claim"] in shown for goal in found["goals"])
+
+
+def test_the_page_of_the_cache_says_what_was_measured(monkeypatch):
+    """Every table and goal of the results that are kept beside the scripts, and none was stale in 100,000 histories."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import cache
+
+    shown = cache.PAGE.read_text()
+    assert shown == cache.page(shown)
+    histories, measured = (json.loads((cache.RESULTS / f"{name}.json").read_text()) for name in cache.NAMES)
+    assert histories["options"]["histories"] == 100_000
+    assert not measured["options"]["quick"]
+    assert all(goal["claim"] in shown for goal in (*histories["goals"], *measured["goals"]))

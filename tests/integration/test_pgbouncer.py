@@ -19,6 +19,7 @@ from magnus import (
     QueryPriority,
     QueryTimeout,
 )
+from magnus.metrics import DatabaseCollector, EventCounts
 from tests.facade_fakes import until
 from tests.pgbouncer import pgbouncer
 
@@ -309,6 +310,46 @@ async def test_the_poolers_own_figures_are_in_the_stats(config, pooler):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def metrics(db):
+    """
+    The pooler's, by name, role and state.
+    """
+    samples = [sample for family in DatabaseCollector(lambda: db, EventCounts()).collect() for sample in family.samples]
+    return {
+        (sample.name, sample.labels.get("role"), sample.labels.get("state")): sample.value
+        for sample in samples
+        if sample.name.startswith("magnus_pooler_")
+    }
+
+
+async def test_the_poolers_own_figures_are_metrics(config, pooler):
+    """As many as SHOW POOLS has; a console that does not answer leaves none, and that is a metric too."""
+    asked = config.replace(pooler_admin_dsn=pooler.dsn("pgbouncer"), health_check_interval=0.05, min_pool_size=8)
+    full = {
+        ("magnus_pooler_up", None, None): 1,
+        ("magnus_pooler_clients", "postgres", "waiting"): 2,
+        ("magnus_pooler_servers", "postgres", "active"): BACKENDS,
+        ("magnus_pooler_servers", "postgres", "idle"): 0,
+        ("magnus_pooler_servers", "postgres", "connecting"): 0,
+    }
+    served = ("magnus_pooler_clients", "postgres", "active")  # idle ones too
+    waited = ("magnus_pooler_max_wait_seconds", "postgres", None)
+    async with connected(asked) as db:
+        tasks = [asyncio.create_task(db.execute("SELECT pg_sleep(30)")) for _ in range(BACKENDS + 2)]
+        await until(lambda: asyncio.sleep(0, metrics(db).items() >= full.items()))
+        assert metrics(db).keys() == full.keys() | {served, waited}
+        assert metrics(db)[served] >= BACKENDS
+        await until(lambda: asyncio.sleep(0, 0 < metrics(db)[waited] < 60))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        pooler.stop()
+        await until(lambda: asyncio.sleep(0, metrics(db) == {("magnus_pooler_up", None, None): 0}))
+        await pooler.start()
+    async with connected(config) as db:
+        assert metrics(db) == {}
 
 
 async def test_figures_that_cannot_be_had_are_said_to_be_so_and_disturb_nothing(config, pooler, dsn, database):

@@ -36,6 +36,17 @@ async def printed(dsn, *arguments):
     return process.returncode, output.decode(), complaint.decode()
 
 
+async def settings_of(config):
+    """
+    What a pooler runs on, by its console.
+    """
+    console = await _driver.driver_connect(**config.connect_arguments())
+    try:
+        return {row["key"]: row["value"] for row in await simple_rows(console, "SHOW CONFIG")}
+    finally:
+        console.terminate()
+
+
 async def test_a_pooler_runs_on_the_printed_file_and_many_clients_through_it(server, database, tcp_dsn, role):
     """With SCRAM on both sides, within the numbers that it gives, and its figures are there."""
     code, output, complaint = await printed(tcp_dsn, "--output-format", "json", "pgbouncer", "--connections", "10")
@@ -52,13 +63,11 @@ async def test_a_pooler_runs_on_the_printed_file_and_many_clients_through_it(ser
             max_pool_size=CLIENTS,
             health_check_interval=0.05,
         )
-        console = await _driver.driver_connect(**config.replace(dsn=config.pooler_admin_dsn).connect_arguments())
-        taken = {row["key"]: row["value"] for row in await simple_rows(console, "SHOW CONFIG")}
-        console.terminate()
-        different = {"listen_port", "auth_file"}  # the test's own
-        for name in answer["settings"].keys() - different:
-            assert taken[name] == answer["settings"][name]
         async with Database(config) as db, server.connect(database=database) as other:
+            taken = await settings_of(config.replace(dsn=config.pooler_admin_dsn))
+            different = {"listen_port", "auth_file"}  # the test's own
+            for name in answer["settings"].keys() - different:
+                assert taken[name] == answer["settings"][name]
             await db.execute("CREATE TABLE t (a int)")
             tasks = [
                 asyncio.create_task(db.execute("INSERT INTO t SELECT $1 FROM pg_sleep(0.05)", n))

@@ -370,6 +370,32 @@ async def test_a_promotion_in_the_middle_leaves_no_read_stale_and_none_unanswere
         assert is_promoted.is_set()
 
 
+async def test_what_decides_about_rights_is_read_on_the_primary_whatever_scopes_are_within(db):
+    """And what is written there is seen by the next read outside, which may go to a standby again."""
+    with db.reads_after():
+        with db.reads_on_primary():
+            assert not await db.fetchval(IS_STANDBY, read=True)
+            assert not await asyncio.create_task(db.fetchval(IS_STANDBY, read=True))
+            async with db.transaction(readonly=True) as tx:
+                assert not await tx.fetchval(IS_STANDBY)
+            with db.reads_after("account:90", token=await db.read_token()):
+                assert not await db.fetchval(IS_STANDBY, read=True)
+                await db.execute("UPDATE counter SET value = 5 WHERE id = 90")
+                assert not await db.fetchval(IS_STANDBY, read=True)
+        assert await db.fetchval("SELECT value FROM counter WHERE id = 90", read=True) == 5
+    with db.reads_after():
+        assert await db.fetchval(IS_STANDBY, read=True)
+
+
+async def test_a_token_that_only_the_primary_may_answer_holds_within_other_scopes(db):
+    """Somebody wrote and could not say where: no place that an inner scope must see stands for that."""
+    with db.reads_after("account:89"):
+        await db.execute("UPDATE counter SET value = 1 WHERE id = 89")
+        assert await db.fetchval("SELECT value FROM counter WHERE id = 89", read=True) == 1
+    with db.reads_after(token="0-0"), db.reads_after("account:89"):
+        assert not await db.fetchval(IS_STANDBY, read=True)
+
+
 async def test_what_is_kept_for_others_is_read_from_the_primary(db):
     """A standby's answer would be kept past the change that it had not seen yet."""
 

@@ -101,6 +101,8 @@ async def queries(db: Database) -> None:
     assert_type(await db.fetchrow("SELECT 1", read=True), asyncpg.Record | None)
     assert_type(await db.fetchval("UPDATE", idempotent=True), Any)
     assert_type(await db.execute("UPDATE", idempotent=True), str)
+    with db.reads_on_primary(), db.reads_after("account:1", token="1-3f2a10"):
+        assert_type(await db.read_token(), str | None)
     async with db.cursor("SELECT 1", prefetch=100) as rows:
         assert_type(rows, AsyncIterator[asyncpg.Record])
         async for row in rows:

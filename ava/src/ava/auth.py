@@ -35,14 +35,16 @@ async def authenticate(db: Db, credentials: Annotated[HTTPAuthorizationCredentia
     """
     Return the caller, or answer 401: no token, an unknown one, one that has expired or was revoked.
 
-    Only the token's digest is looked for, by an index, so the time it takes tells nothing about other tokens.
+    Only the token's digest is looked for, by an index, so the time it takes tells nothing about other tokens. The
+    primary alone is asked: a standby may not have heard yet that a token was revoked.
     """
     if credentials is None:
         raise problem("unauthenticated", headers=CHALLENGE)
     token = credentials.credentials
     if not token.startswith(tokens.PREFIX) or len(token) > LONGEST_TOKEN:
         raise problem("unauthenticated", headers=CHALLENGE_INVALID)
-    account_id = await db.fetchval(statement("queries/account_of_token"), tokens.digest(token), read=True)
+    with db.reads_on_primary():
+        account_id = await db.fetchval(statement("queries/account_of_token"), tokens.digest(token), read=True)
     if account_id is None:
         raise problem("unauthenticated", headers=CHALLENGE_INVALID)
     return Caller(account_id)

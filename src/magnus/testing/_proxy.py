@@ -130,7 +130,7 @@ class Link:
                 if not await self._forward(direction, data, scanner, writer):
                     return
             await self._flow.wait()
-            if writer.can_write_eof():
+            if not writer.is_closing():  # it has no end to write, and uvloop objects
                 writer.write_eof()
             return
         # A reset on one side is a reset on the other.
@@ -349,6 +349,6 @@ def socket_of(folder: Path, port: int) -> str:
 
 def _abort(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # uvloop's for one that is closed
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     writer.transport.abort()

@@ -196,6 +196,7 @@ _NOTES: Final = (
     "; served without its guards.",
     "; From 1.21 on there is max_prepared_statements. Magnus prepares without names, so any value is right; give one",
     "; (200) for other clients that prepare by name. 1.18 does not start with that line.",
+    "; 1.25.0 to 1.25.2 lose SCRAM keys of a role whose first login is one on the console: let another role ask there.",
 )
 
 
