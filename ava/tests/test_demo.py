@@ -239,6 +239,7 @@ def failed(dsn: str, command: str = "migrate") -> tuple[int, str]:
     return found.returncode, found.stderr
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("command", ["migrate", "audit", "serve --port 0"])
 def test_a_wrong_password_is_one_line_and_exit_3(server, database, command):
     """The line says so and does not repeat the password."""
