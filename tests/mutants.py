@@ -1120,7 +1120,7 @@ MUTANTS = (
     ),
     unit(
         "A pooler is sent no settings that it cannot keep",
-        "config.py", "if name.lower() in _TRACKED}", "}",
+        "config.py", "if name.lower() in _bounds.TRACKED\n", "\n",
         "unit/test_pooler.py::test_behind_a_pooler_only_what_it_keeps_for_its_clients_is_sent_at_the_start",
     ),
     unit(

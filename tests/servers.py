@@ -111,12 +111,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     Run a test that needs a server once for each version asked for; one that is marked `one_version` on the first alone.
     """
     if "pg_version" in metafunc.fixturenames:
-        asked = metafunc.config.getoption("--pg") or os.environ.get("MAGNUS_TEST_PG") or str(BUNDLED)
-        versions = [int(version) for version in asked.split(",")]
+        versions = asked_versions(metafunc.config)
         if metafunc.definition.get_closest_marker("one_version"):
             versions = versions[:1]
         ids = [f"pg{version}" for version in versions]
         metafunc.parametrize("pg_version", versions, indirect=True, scope="session", ids=ids)
+
+
+def asked_versions(config: pytest.Config) -> list[int]:
+    """
+    The versions that tests with a server run on, in order.
+    """
+    asked = config.getoption("--pg") or os.environ.get("MAGNUS_TEST_PG") or str(BUNDLED)
+    return [int(version) for version in asked.split(",")]
 
 
 def find_binaries(version: int) -> Binaries:

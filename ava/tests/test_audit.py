@@ -197,6 +197,7 @@ async def test_sound_books_are_clean_and_everything_was_looked_at(superuser, loa
     assert report.elapsed > 0
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("name", CORRUPTIONS)
 async def test_corruption_is_found_and_nothing_else(superuser, loaded_db, name):
     """One fault, its own findings, for the account it is in."""

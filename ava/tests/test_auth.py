@@ -38,6 +38,7 @@ HEADERS = [
 ]
 
 
+@pytest.mark.one_version
 async def test_without_a_valid_token_every_private_route_is_401(ava):
     """With the challenge that the standard asks for, whatever else is wrong with the request."""
     for header in HEADERS:
@@ -59,12 +60,14 @@ async def test_an_expired_or_revoked_token_is_401_at_once(ava, change):
     assert (await ava.get("/api/account", account=BERT)).status_code == 200
 
 
+@pytest.mark.one_version
 async def test_a_token_that_expires_later_is_valid(ava):
     """Until then."""
     await ava.admin.execute("update api_tokens set expires_at = now() + interval '1 hour'")
     assert (await ava.get("/api/account")).status_code == 200
 
 
+@pytest.mark.one_version
 async def test_an_account_may_have_several_tokens(ava):
     """Each of them is the account."""
     await ava.admin.execute("insert into api_tokens (account_id, token_sha256) values (1, $1)", digest("ava_second"))
@@ -72,6 +75,7 @@ async def test_an_account_may_have_several_tokens(ava):
     assert answer.json()["id"] == 1
 
 
+@pytest.mark.one_version
 async def test_another_accounts_trade_is_404_or_absent(ava):
     """Never data, and the same answer as for a trade that does not exist."""
     trade = (await ava.order("AAAA", "buy", "1")).json()
@@ -85,6 +89,7 @@ async def test_another_accounts_trade_is_404_or_absent(ava):
     assert (await ava.get("/api/reports/monthly", account=BERT)).json()["items"] == []
 
 
+@pytest.mark.one_version
 async def test_the_account_cannot_be_named_in_the_request(ava):
     """It is the token's; a parameter or a header that says otherwise is refused or ignored."""
     await ava.order("AAAA", "buy", "1")
@@ -93,6 +98,7 @@ async def test_the_account_cannot_be_named_in_the_request(ava):
     assert answer.json()["items"] == []
 
 
+@pytest.mark.one_version
 async def test_health_needs_no_token(ava):
     """Probes have none."""
     for path in ("liveness", "readiness", "stats"):
@@ -136,6 +142,7 @@ async def test_an_account_cannot_read_tokens(ava, migrated):
                 await tx.fetch("select * from api_tokens")
 
 
+@pytest.mark.one_version
 async def test_no_setting_of_one_request_is_seen_by_the_next(ava):
     """Role and account are the transaction's; the connection goes back clean."""
     await ava.get("/api/positions")

@@ -100,6 +100,7 @@ async def test_a_sale_over_many_lots_reads_them_all(db, monkeypatch):
     assert (await book(db, ANNA, "u", Order("AAAA", Side.SELL, D(1)))).outcome is Reason.INSUFFICIENT_HOLDINGS
 
 
+@pytest.mark.one_version
 async def test_a_booking_that_is_cancelled_while_it_waits_leaves_nothing(ava):
     """The key is free, and the same request books afterwards."""
     db = ava.app.state.magnus.database
@@ -120,6 +121,7 @@ async def test_a_booking_that_is_cancelled_while_it_waits_leaves_nothing(ava):
     assert not answer.is_replayed
 
 
+@pytest.mark.one_version
 async def test_a_fault_in_the_middle_takes_everything_back(db, monkeypatch):
     """Cash, lots and the order come together or not at all."""
 
@@ -188,6 +190,7 @@ def lose_commit(monkeypatch, *, stored):
     monkeypatch.setattr(_commit, "commit", lose)
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("stored", [True, False])
 async def test_an_order_whose_commit_was_not_answered_is_one_trade(db, migrated, monkeypatch, stored):
     """Whether it was stored or lost: the caller gets the trade, and there is one."""

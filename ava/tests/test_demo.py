@@ -143,6 +143,7 @@ def test_what_is_offered_can_be_pasted():
 # --- ava serve
 
 
+@pytest.mark.one_version
 def test_serve_answers_and_exits_0_on_sigterm(loaded):
     """The mission's commands work as written; the stop is a clean one."""
     with served(loaded.owner) as service:
@@ -169,6 +170,7 @@ def test_a_drain_is_seen_by_probes_before_the_port_closes(loaded, number):
         assert service.wait() == 0
 
 
+@pytest.mark.one_version
 def test_a_second_signal_ends_sooner(loaded):
     """It does not wait out the notice, and says that it was cut short."""
     with served(loaded.owner, "--notice", "600") as service:
@@ -181,6 +183,7 @@ def test_a_second_signal_ends_sooner(loaded):
         assert service.wait() == 130
 
 
+@pytest.mark.one_version
 def test_a_reader_that_goes_away_does_not_end_the_service(loaded):
     """Piped into something that ends, it serves on, and a signal still drains it to exit status 0."""
     env = environment(DATABASE_URL=loaded.owner)
@@ -198,6 +201,7 @@ def test_a_reader_that_goes_away_does_not_end_the_service(loaded):
         assert process.wait(30) == 0
 
 
+@pytest.mark.one_version
 def test_no_traceback_in_any_output_of_a_clean_run(loaded):
     """Start, one request, stop: lines, and none of them is an error."""
     with served(loaded.owner) as service:
@@ -235,6 +239,7 @@ def failed(dsn: str, command: str = "migrate") -> tuple[int, str]:
     return found.returncode, found.stderr
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("command", ["migrate", "audit", "serve --port 0"])
 def test_a_wrong_password_is_one_line_and_exit_3(server, database, command):
     """The line says so and does not repeat the password."""
@@ -247,6 +252,7 @@ def test_a_wrong_password_is_one_line_and_exit_3(server, database, command):
     assert "wr0ng" not in line
 
 
+@pytest.mark.one_version
 def test_an_unknown_database_is_one_line_and_exit_3(server):
     """The line names it."""
     code, line = failed(server.dsn(database="nowhere"))
@@ -278,6 +284,7 @@ async def test_a_user_who_may_not_make_roles_is_told_what_a_superuser_runs(datab
     assert ("GRANT" if has_roles else "CREATE ROLE") in line
 
 
+@pytest.mark.one_version
 def test_tables_that_are_not_there_are_asked_for(bare):
     """An audit of an empty database says what to do."""
     code, line = failed(bare.owner, "audit")
@@ -306,6 +313,7 @@ def test_a_full_disk_is_one_line():
 # --- tokens
 
 
+@pytest.mark.one_version
 async def test_a_new_token_is_printed_once_and_works(loaded):
     """Only its digest is stored; the API takes it."""
     made = ava("token", "create", "2", "--label", "laptop", env=environment(DATABASE_URL=loaded.owner))
@@ -322,6 +330,7 @@ async def test_a_new_token_is_printed_once_and_works(loaded):
         assert (status, json.loads(body)["id"]) == (200, 2)
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("arguments", "words"), [(("999999",), "no account 999999"), (("1", "--label", "x" * 201), "--label")]
 )
@@ -335,6 +344,7 @@ def test_a_token_for_nobody_is_refused(loaded, arguments, words):
 # --- audit
 
 
+@pytest.mark.one_version
 async def test_a_cent_too_much_is_found(loaded):
     """Exit 1 and the account."""
     env = environment(DATABASE_URL=loaded.owner)

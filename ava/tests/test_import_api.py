@@ -77,6 +77,7 @@ async def test_the_same_file_sent_twice_changes_nothing(ava, mode):
     assert {**await ava.ledger(), "imports": None} == {**before, "imports": None}
 
 
+@pytest.mark.one_version
 async def test_a_form_is_the_same_file(ava):
     """The part named file of a multipart form, byte for byte the same request as the body alone."""
     headers = {"Idempotency-Key": "k"}
@@ -86,6 +87,7 @@ async def test_a_form_is_the_same_file(ava):
     assert (await ava.upload(GOOD, key="k")).content == first.content
 
 
+@pytest.mark.one_version
 async def test_the_same_key_with_another_file_or_mode_is_refused(ava):
     """422, and nothing is booked."""
     await ava.upload(GOOD, key="k")
@@ -144,6 +146,7 @@ async def test_all_books_nothing_when_a_row_is_bad(ava):
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
+@pytest.mark.one_version
 async def test_all_stops_at_no_batch(migrated):
     """A bad row at the end takes back what earlier batches had written."""
     await seed(migrated)
@@ -155,18 +158,21 @@ async def test_all_stops_at_no_batch(migrated):
     await assert_clean(migrated)
 
 
+@pytest.mark.one_version
 async def test_errors_are_counted_beyond_those_listed(ava):
     """A file of nothing but mistakes is not answered with as large a list."""
     report = (await ava.upload(file_of(*(row(n, side="x") for n in range(250))), mode="partial")).json()
     assert (report["rejected"], len(report["errors"])) == (250, 100)
 
 
+@pytest.mark.one_version
 async def test_an_empty_file_is_an_import_of_nothing(ava):
     """A header alone is a file of no rows."""
     for mode in ("all", "partial"):
         assert (await ava.upload(HEADER, mode=mode)).json()["rows"] == 0
 
 
+@pytest.mark.one_version
 async def test_external_ids_belong_to_the_account(ava):
     """The same file of another account is its own trades."""
     for account in (ANNA, BERT):
@@ -174,6 +180,7 @@ async def test_external_ids_belong_to_the_account(ava):
     assert await ava.count("trades") == 6
 
 
+@pytest.mark.one_version
 async def test_batches_are_as_one(migrated):
     """The result does not depend on where batches end, nor on the mode."""
     await seed(migrated)
@@ -226,6 +233,7 @@ async def test_an_import_that_was_cut_off_is_taken_up_where_it_was(migrated, mon
     await assert_clean(migrated)
 
 
+@pytest.mark.one_version
 async def test_an_import_that_was_cut_off_is_taken_up_with_batches_of_another_size(migrated, monkeypatch):
     """The batches that were booked say how many rows they were."""
     await seed(migrated)
@@ -272,6 +280,7 @@ async def test_an_import_that_an_older_version_left_unfinished_is_taken_up(migra
     await assert_clean(migrated)
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("mode", ["all", "partial"])
 async def test_the_same_import_at_once_is_one_import(migrated, mode):
     """Ten runs of one request share the work and give the same answer."""
@@ -285,6 +294,7 @@ async def test_the_same_import_at_once_is_one_import(migrated, mode):
     await assert_clean(migrated)
 
 
+@pytest.mark.one_version
 async def test_imports_and_orders_of_one_account_at_once_keep_the_books(migrated):
     """Different files that overlap, orders in between, small batches: every row once, and the audit is clean."""
     await seed(migrated)
@@ -315,6 +325,7 @@ FILES = [
 ]  # fmt: skip
 
 
+@pytest.mark.one_version
 async def test_what_is_no_file_is_refused_and_changes_nothing(ava):
     """Wrong type, encoding, columns or form: nothing is booked, and the key is free for the right file."""
     before = await ava.ledger()
@@ -326,6 +337,7 @@ async def test_what_is_no_file_is_refused_and_changes_nothing(ava):
     assert (await ava.upload(GOOD, key="k")).json()["loaded"] == 3
 
 
+@pytest.mark.one_version
 async def test_a_file_that_breaks_at_its_end_books_nothing(migrated):
     """Also in batches: the whole file is looked at before its first row is booked."""
     await seed(migrated)
@@ -334,6 +346,7 @@ async def test_a_file_that_breaks_at_its_end_books_nothing(migrated):
         assert (answer.status_code, await ava.count("trades")) == (400, 0)
 
 
+@pytest.mark.one_version
 async def test_a_file_over_the_limits_is_refused(migrated):
     """Too many bytes, announced or not, and too many rows: 413."""
     await seed(migrated)
@@ -352,6 +365,7 @@ async def test_a_file_over_the_limits_is_refused(migrated):
         assert await ava.count("trades") == 0
 
 
+@pytest.mark.one_version
 async def test_an_unknown_mode_is_refused(ava):
     """422, before the file is read."""
     for mode in ("some", "", "ALL"):

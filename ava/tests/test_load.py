@@ -112,6 +112,7 @@ async def test_second_load_keeps_what_is_there(loaded_db, loaded):
     assert await loaded_db.fetchval("select price from quotes where instrument_id = 1") == 123
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("other", [{"scale": 0.003}, {"seed": 43}, {"as_of": date(2026, 7, 16)}])
 async def test_other_data_is_refused_until_it_is_to_be_replaced(loaded_db, loaded, other):
     """Nothing is thrown away without a word that says so."""
@@ -159,6 +160,7 @@ async def test_user_who_does_not_own_the_tables_is_told_so(migrated, server):
             await load(db, **SMALL)
 
 
+@pytest.mark.one_version
 async def test_load_that_is_cancelled_leaves_nothing_and_the_next_one_does_it_all(migrated_db, migrated):
     """Half-way through the trades."""
     before = await schema_of(migrated.superuser)
@@ -179,6 +181,7 @@ async def test_load_that_is_cancelled_leaves_nothing_and_the_next_one_does_it_al
     assert (await audit(migrated_db)).is_clean
 
 
+@pytest.mark.one_version
 async def test_load_whose_session_is_killed_leaves_nothing_and_the_next_one_does_it_all(migrated_db, migrated):
     """As after a crash: the server ends the transaction, nobody cleans up."""
     before = await schema_of(migrated.superuser)
@@ -210,6 +213,7 @@ async def test_load_whose_session_is_killed_leaves_nothing_and_the_next_one_does
     assert (await audit(migrated_db)).is_clean
 
 
+@pytest.mark.one_version
 async def test_two_loads_at_once_load_once(migrated_db):
     """The second waits and then finds the first one's data."""
     done = await asyncio.gather(load(migrated_db, **SMALL), load(migrated_db, **SMALL))

@@ -72,6 +72,7 @@ async def test_an_event_that_could_not_be_told_is_told_again(ava):
     assert told[2:] == sorted(set(told))
 
 
+@pytest.mark.one_version
 async def test_a_serving_ava_tells_its_events_to_the_log(migrated, caplog):
     """By itself, soon after the trade."""
     await seed(migrated)

@@ -246,8 +246,19 @@ async def until(client: aiohttp.ClientSession, path: str, wanted: int, within: f
     return time.monotonic() - began, found[1]
 
 
-async def test_readiness_follows_postgresql_and_liveness_does_not(platform, client):
+@pytest.fixture
+async def impatient(platform):
+    """
+    A client of a service whose calls end soon in an outage, at their lane's limit.
+    """
+    with served(platform.dsn, MAGNUS_LANE_TIMEOUTS='{"high": "4s"}') as found:
+        async with client_of(found) as client:
+            yield client
+
+
+async def test_readiness_follows_postgresql_and_liveness_does_not(platform, impatient):
     """Stopped: 503 with a fixed reason. Back: 200 by itself, and trading goes on."""
+    client = impatient
     await until(client, "/api/health/readiness", 200)
     await platform.cluster.stop()
     try:

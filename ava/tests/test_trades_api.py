@@ -62,6 +62,7 @@ async def test_a_sale_realises_profit_first_in_first_out(ava):
     assert (position["quantity"], position["cost_basis"], position["realised_pnl"]) == ("0.5", "10.00", "181.60")
 
 
+@pytest.mark.one_version
 async def test_a_position_can_be_sold_out_and_opened_again(ava):
     """Nothing of the old cost is left in the new position."""
     for side in ("buy", "sell", "buy"):
@@ -71,6 +72,7 @@ async def test_a_position_can_be_sold_out_and_opened_again(ava):
     assert (position["quantity"], position["cost_basis"]) == ("3", "300.00")
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("order", "status", "reason"),
     [
@@ -101,6 +103,7 @@ async def test_a_refusal_is_final(ava, order, status, reason):
     assert tuple(stored) == ("rejected", reason, None)
 
 
+@pytest.mark.one_version
 async def test_a_figure_that_would_not_fit_is_refused(ava):
     """The largest quantity at the largest price is an answer, not a fault."""
     await ava.quote("AAAA", "999999999999.99999999")
@@ -117,6 +120,7 @@ async def test_the_same_key_fifty_times_at_once_is_one_trade(ava):
     assert (await ava.count("trades"), await ava.count("orders")) == (1, 1)
 
 
+@pytest.mark.one_version
 async def test_a_repeat_gets_the_old_price(ava):
     """The answer is that of the first time, whatever the quote is now."""
     first = await ava.order("AAAA", "buy", "1", key="k")
@@ -127,6 +131,7 @@ async def test_a_repeat_gets_the_old_price(ava):
     assert again.headers["Idempotency-Replayed"] == "true"
 
 
+@pytest.mark.one_version
 async def test_the_same_key_with_another_body_is_refused(ava):
     """422, and nothing is changed; the first answer stays."""
     body = {"symbol": "AAAA", "side": "buy", "quantity": "1"}
@@ -137,6 +142,7 @@ async def test_the_same_key_with_another_body_is_refused(ava):
     assert (await ava.order(**body, key="k")).content == first.content
 
 
+@pytest.mark.one_version
 async def test_an_order_whose_answer_has_expired_is_told_its_trade(ava):
     """409 with the trade's id, where it can be read; nothing is booked again."""
     first = await ava.order("AAAA", "buy", "1", key="k")
@@ -148,6 +154,7 @@ async def test_an_order_whose_answer_has_expired_is_told_its_trade(ava):
     assert await ava.count("trades") == 1
 
 
+@pytest.mark.one_version
 async def test_an_order_that_another_process_is_booking_is_in_progress(ava, monkeypatch):
     """409 with Retry-After: the key is claimed there, and not yet committed."""
     monkeypatch.setattr(once, "WAIT", 0.1)
@@ -163,6 +170,7 @@ async def test_an_order_that_another_process_is_booking_is_in_progress(ava, monk
     assert (await ava.order("AAAA", "buy", "1", key="k")).status_code == 201
 
 
+@pytest.mark.one_version
 async def test_an_outcome_that_nobody_can_tell_is_503_and_the_same_key_finds_out(ava, monkeypatch):
     """`outcome-unknown`, Retry-After, and the advice; the repeat gets the trade that was booked."""
     commit = _commit.commit
@@ -182,6 +190,7 @@ async def test_an_outcome_that_nobody_can_tell_is_503_and_the_same_key_finds_out
     assert await ava.count("trades") == 1
 
 
+@pytest.mark.one_version
 async def test_the_same_quantity_written_differently_is_the_same_request(ava):
     """Values are compared, not spellings."""
     first = await ava.order("AAAA", "buy", "10", key="k", limit_price="12.5")
@@ -189,6 +198,7 @@ async def test_the_same_quantity_written_differently_is_the_same_request(ava):
     assert again.content == first.content
 
 
+@pytest.mark.one_version
 async def test_the_same_key_of_another_account_is_its_own_trade(ava):
     """Keys belong to accounts."""
     answers = [await ava.order("AAAA", "buy", "1", key="k", account=account) for account in (ANNA, BERT)]
@@ -203,6 +213,7 @@ async def test_orders_at_once_never_spend_more_than_there_is(ava):
     assert (await ava.get("/api/account", account=BERT)).json()["cash"] == "60.00"
 
 
+@pytest.mark.one_version
 async def test_trades_are_executed_in_the_order_they_are_booked(ava):
     """Among orders that waited for each other, the later id is the later time."""
     await asyncio.gather(*(ava.order("AAAA", "buy", "1") for _ in range(20)))
@@ -210,6 +221,7 @@ async def test_trades_are_executed_in_the_order_they_are_booked(ava):
     assert all(earlier["executed_at"] <= later["executed_at"] for earlier, later in itertools.pairwise(times))
 
 
+@pytest.mark.one_version
 async def test_an_account_without_a_cash_row_cannot_trade(ava):
     """409, and nothing is kept: the answer will be another one when the account is open."""
     await ava.admin.execute("delete from cash_movements where account_id = 3; delete from cash where account_id = 3")
@@ -234,6 +246,7 @@ BAD = [
 ] + [("account_id", 2), ("price", "1"), ("fee", "0")]  # fmt: skip
 
 
+@pytest.mark.one_version
 async def test_bad_input_is_refused_and_changes_nothing(ava):
     """422 that names the field and does not repeat what was sent; an unknown field is not ignored."""
     before = await ava.ledger()
@@ -265,6 +278,7 @@ BODIES = [
 ]
 
 
+@pytest.mark.one_version
 async def test_a_body_that_is_no_order_is_refused(ava):
     """Broken JSON, other JSON, other types, too much: a problem document, and nothing is changed."""
     before = await ava.ledger()
@@ -276,6 +290,7 @@ async def test_a_body_that_is_no_order_is_refused(ava):
     assert await ava.ledger() == before
 
 
+@pytest.mark.one_version
 async def test_a_large_body_that_does_not_say_so_is_refused(ava):
     """A body sent in pieces is counted."""
 
@@ -288,6 +303,7 @@ async def test_a_large_body_that_does_not_say_so_is_refused(ava):
     assert (answer.status_code, word(answer)) == (413, "body-too-large")
 
 
+@pytest.mark.one_version
 async def test_a_key_is_required_and_printable(ava):
     """1 to 255 printable ASCII characters; without one an order cannot be exactly once."""
     body = {"symbol": "AAAA", "side": "buy", "quantity": "1"}
@@ -299,6 +315,7 @@ async def test_a_key_is_required_and_printable(ava):
     assert await ava.count("orders") == 0
 
 
+@pytest.mark.one_version
 async def test_any_printable_key_is_taken(ava):
     """Up to 255 characters."""
     for key in ("k", "x" * 255, "a key: with ~ all \"sorts\" of 'things'"):
@@ -340,6 +357,7 @@ async def test_pages_hold_every_trade_once_newest_first(ava):
         assert (found[-1]["next_cursor"], found[-1]["next"]) == (None, None)
 
 
+@pytest.mark.one_version
 async def test_pages_do_not_shift_when_trades_are_booked_meanwhile(ava):
     """Each trade that was there at the first page is seen once."""
     await fill_history(ava, 10)
@@ -372,6 +390,7 @@ QUERIES = [
 ]  # fmt: skip
 
 
+@pytest.mark.one_version
 async def test_a_bad_query_is_refused(ava):
     """422, also for a parameter that does not exist: a misspelt filter must not return everything."""
     for name, value in QUERIES:
@@ -407,6 +426,7 @@ def test_a_text_that_no_page_gave_is_no_cursor(text):
 # --- one trade
 
 
+@pytest.mark.one_version
 async def test_an_unknown_trade_is_404(ava):
     """As a problem."""
     for trade_id in (999999, 2**63 - 1):
@@ -414,6 +434,7 @@ async def test_an_unknown_trade_is_404(ava):
         assert (answer.status_code, word(answer)) == (404, "unknown-trade")
 
 
+@pytest.mark.one_version
 async def test_an_impossible_trade_id_is_refused(ava):
     """Before the database is asked."""
     for trade_id in ("0", "-1", str(2**63), "x", "1.5", "9" * 5000):

@@ -8,21 +8,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
 from magnus import _driver, lanes
-from magnus._beside import open_beside
-from magnus._execution import Execution
 from magnus._marks import Mark, Reader, reader_of, reading_as
-from magnus._routing import Position, Primary, Standing, choose, is_ahead, is_for_primary, may_become_fit
-from magnus._statements import Statements
+from magnus._noted import NotedExecution, held
+from magnus._replica import Replica
+from magnus._routing import Position, Standing, choose, is_ahead, is_for_primary, may_become_fit
+from magnus._whereabouts import Whereabouts
 from magnus.errors import ConfigError, MagnusError, QueryTimeout
-from magnus.observe import ReadTokenIgnored, ReplicaLost, ReplicaReady
-from magnus.pool import Pool
-from magnus.retry import READ, Retrier, RetryPolicy
+from magnus.observe import ReadTokenIgnored
+from magnus.retry import READ
 from magnus.session import window
 
 if TYPE_CHECKING:
@@ -30,214 +28,22 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from magnus._clock import Clock
-    from magnus._driver import Connection
+    from magnus._execution import Execution
+    from magnus._routing import Primary
     from magnus._terms import Terms
     from magnus.config import DatabaseConfig
     from magnus.lanes import QueryPriority
     from magnus.observe import Event
-    from magnus.pool import Lease
     from magnus.retry import Attempts, Rights
     from magnus.session import TransactionMode
     from magnus.transaction import Transaction
 
+__all__ = ["NotedExecution", "Replica", "Replicas", "is_worth_primary"]
+
 _POLL: Final = 0.1
 _EAGER: Final = 0.005
-_ANSWER: Final = 0.4
-_REOPEN: Final = 0.2
 _KEYS: Final = 10_000
 _BETWEEN_TOKENS: Final = 60.0
-_SMOOTH: Final = 0.2
-
-_STANDING: Final = """
-SELECT pg_catalog.pg_is_in_recovery() AS is_standby,
-       (pg_catalog.pg_last_wal_replay_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8 AS lsn,
-       greatest((SELECT timeline_id FROM pg_catalog.pg_control_checkpoint()),
-                (SELECT min_recovery_end_timeline FROM pg_catalog.pg_control_recovery()),
-                (SELECT received_tli FROM pg_catalog.pg_stat_wal_receiver)) AS timeline,
-       extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8 AS age
-"""
-_WRITTEN: Final = """
-SELECT ('x' || substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int8
-           AS timeline,
-       (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8 AS lsn
-"""
-
-
-# --- leases of user code ----------------------------------------------------------------------------------------------
-
-_held: ContextVar[tuple[NotedExecution, ...]] = ContextVar("magnus_held", default=())
-
-
-class NotedExecution(Execution):
-    """
-    A lease of user code on the primary: what it does counts as written, and while it is in a transaction the code
-    around it reads from the primary.
-    """
-
-    __slots__ = ("_reader",)
-
-    def __init__(self, pool: Pool, lease: Lease, terms: Terms, reader: Reader) -> None:
-        super().__init__(pool, lease, terms)
-        self._reader = reader
-        _held.set((*(other for other in _held.get() if not other.is_released), self))
-
-    @property
-    def is_deciding(self) -> bool:
-        """
-        Whether it is in a transaction that may write.
-        """
-        if self.is_released or self.raw.is_closed():
-            return False
-        return self.raw.is_in_transaction() and not (self.transactions and self.mode.readonly)
-
-    async def give_back(self, *, is_known: bool = True) -> None:
-        try:
-            await super().give_back(is_known=is_known)
-        finally:
-            self._reader.wrote()
-
-
-# --- one standby -----------------------------------------------------------------------------------------------------
-
-
-class Replica:
-    """
-    One standby: a pool, and a connection beside it on which it says how far it has come.
-
-    Attributes:
-        standing: What it last said; None while it is not to be asked.
-        reader: Runs statements on it.
-    """
-
-    def __init__(
-        self, config: DatabaseConfig, terms: Callable[[], Terms], notify: Callable[[Event], None], clock: Clock
-    ) -> None:
-        self.config = config
-        self.standing: Standing | None = None
-        self.pool: Pool | None = None
-        self.reads = self.failed = self.busy = 0
-        self._terms = terms
-        self._notify = notify
-        self._clock = clock
-        self._latency = 0.001
-        self._con: Connection | None = None
-        self._is_told = False
-        self.reader = self._make_reader()
-
-    @property
-    def name(self) -> str:
-        return self.config.safe_dsn
-
-    def _make_reader(self) -> Statements:
-        retrier = Retrier(RetryPolicy(1, 0.0, 1.0), notify=self._notify, clock=self._clock)
-        return Statements(self._terms(), retrier, self._take, self._open_pool)
-
-    def _open_pool(self) -> Pool:
-        if self.pool is None:
-            raise _driver.PoolClosed("the replica is away")
-        return self.pool
-
-    async def _take(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
-        terms = self._terms()
-        wanted = terms.reading[lane].server
-        lease = await self._open_pool().acquire(lane, deadline, is_named=is_named, wanted=wanted)
-        return Execution(self._open_pool(), lease, terms)
-
-    async def lend(self, lane: QueryPriority, deadline: float, *, is_named: bool) -> Execution:
-        """
-        Take a lease for user code, which is watched.
-        """
-        pool = self._open_pool()
-        lease = await pool.acquire(lane, deadline, is_named=is_named, wanted=self._terms().limits[lane].server)
-        pool.hold(lease, inside=2)
-        return Execution(pool, lease, self._terms())
-
-    async def look(self) -> None:
-        """
-        Ask how far it has come. When it does not say, it is passed over, and whoever waits for it is released.
-        """
-        try:
-            async with asyncio.timeout(None if self._con is None else _ANSWER):
-                if self._con is None or self._con.is_closed():
-                    self._con = await open_beside(self.config, _driver.driver_connect, "replica")
-                asked_at = self._clock.now()
-                row = await self._con.fetchrow(_STANDING)
-        except Exception as error:  # noqa: BLE001  # whatever it is, it does not answer
-            self._lose(type(error).__name__)
-            return
-        if row is None or not row["is_standby"]:
-            self._pass_over("promoted")
-            return
-        now = self._clock.now()
-        self._latency += _SMOOTH * (now - asked_at - self._latency)
-        if self.pool is None:
-            self.pool = Pool(self.config, notify=self._notify, clock=self._clock)
-            await self.pool.open()
-            self.reader = self._make_reader()
-        position = Position(row["timeline"], row["lsn"])
-        self.standing = Standing(position, row["age"], asked_at, self._latency)
-        if not self._is_told:
-            self._is_told = True
-            self._notify(ReplicaReady(self.name))
-
-    def suspect(self) -> None:
-        """
-        Pass it over until it has said again how far it has come: a read failed there.
-        """
-        self.failed += 1
-        self.standing = None
-
-    def _pass_over(self, reason: str) -> None:
-        self.standing = None
-        if self._is_told:
-            self._is_told = False
-            self._notify(ReplicaLost(self.name, reason))
-
-    def _lose(self, reason: str) -> None:
-        self._pass_over(reason)
-        con, self._con = self._con, None
-        if con is not None:
-            con.terminate()
-        pool, self.pool = self.pool, None
-        if pool is not None:
-            pool.terminate()  # reads under way fail at once, and are asked of the primary
-
-    def disowned(self) -> Connection | None:
-        """
-        Pass it over for ever, in a child process; return the connection that is the parent's.
-        """
-        con, self._con, self.standing = self._con, None, None
-        return con
-
-    async def close(self) -> None:
-        """
-        Let go of everything.
-        """
-        self.standing = None
-        con, self._con = self._con, None
-        if con is not None:
-            con.terminate()
-        pool, self.pool = self.pool, None
-        if pool is not None:
-            await pool.close(0.0)
-
-    def figures(self, primary: Primary | None) -> dict[str, Any]:
-        """
-        Return its figures, ready for JSON.
-        """
-        found = self.standing
-        behind = None if found is None or primary is None else max(primary.position.lsn - found.replayed.lsn, 0)
-        return {
-            "target": self.name,
-            "usable": found is not None,
-            "behind_bytes": behind,
-            "latency_ms": round(self._latency * 1000, 3),
-            "reads": self.reads,
-            "failed": self.failed,
-        }
-
-
-# --- the whole -------------------------------------------------------------------------------------------------------
 
 
 class Replicas:
@@ -254,10 +60,7 @@ class Replicas:
         self._terms = terms
         self._notify = notify
         self.members = [Replica(target, terms, notify, clock) for target in config.replica_configs()]
-        self._primary: Primary | None = None
-        self._con: Connection | None = None
-        self._asking: asyncio.Task[Primary] | None = None
-        self._next: asyncio.Task[Primary] | None = None
+        self._whereabouts = Whereabouts(config, clock)
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting = 0
         self._wake = asyncio.Event()
@@ -285,24 +88,20 @@ class Replicas:
         """
         Stop, and close all connections.
         """
-        tasks = [*self._tasks, *(task for task in (self._asking, self._next) if task is not None)]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self._whereabouts.close()
         await asyncio.gather(*(member.close() for member in self.members))
-        con, self._con = self._con, None
-        if con is not None:
-            con.terminate()
 
     def forked(self) -> None:
         """
         Let go of everything, in a child process: the connections are the parent's.
         """
-        for con in (self._con, *(member.disowned() for member in self.members)):
+        for con in (self._whereabouts.disowned(), *(member.disowned() for member in self.members)):
             if con is not None:
                 _driver.disown(con)
-        self._con = self._primary = None
 
     async def _watch(self, look: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -321,40 +120,14 @@ class Replicas:
         except Exception:  # noqa: BLE001  # the last sight of the primary grows old, which counts as lag
             return
 
-    # --- where the primary is
-
     async def ask(self) -> Primary:
         """
-        Return where the primary stands, asked after this call; callers at the same time share one question.
+        Return where the primary stands, asked after this call.
 
         Raises:
             Exception: it does not say within 0.4 s.
         """
-        if self._next is None or self._next.done():  # else one that has not begun: it serves this caller too
-            if self._asking is None or self._asking.done():
-                self._asking = asyncio.get_running_loop().create_task(self._ask(None))
-                return await asyncio.shield(self._asking)
-            self._next = asyncio.get_running_loop().create_task(self._ask(self._asking))
-        return await asyncio.shield(self._next)
-
-    async def _ask(self, before: asyncio.Task[Primary] | None) -> Primary:
-        if before is not None:
-            await asyncio.wait({before})
-            self._asking, self._next = self._next, None
-        asked_at = self._clock.now()
-        try:
-            async with asyncio.timeout(None if self._con is None else _ANSWER):
-                if self._con is None or self._con.is_closed():
-                    self._con = await open_beside(self._config, _driver.driver_connect, "position")
-                row = await self._con.fetchrow(_WRITTEN)
-        except BaseException:
-            con, self._con = self._con, None
-            if con is not None:
-                con.terminate()
-            raise
-        assert row is not None, "the server answers with one row"
-        self._primary = Primary(Position(row["timeline"], row["lsn"]), asked_at)
-        return self._primary
+        return await self._whereabouts.ask()
 
     # --- what a reader must see
 
@@ -410,7 +183,8 @@ class Replicas:
         Return what a later reader elsewhere must see to see what the running code wrote; None when it wrote nothing.
         """
         need = await self.reader().need(self.ask)
-        if need is not None and (self._primary is None or need.timeline != self._primary.position.timeline):
+        last = self._whereabouts.last
+        if need is not None and (last is None or need.timeline != last.position.timeline):
             need = (await self.ask()).position  # so that the next reader is not sent to the primary for ever
         return None if need is None else str(need)
 
@@ -422,7 +196,7 @@ class Replicas:
         """
         if self.must_be_primary() or self.reader().must_be_primary:
             return None
-        for lease in _held.get():
+        for lease in held():
             if lease.is_deciding:
                 return None
             if not lease.is_released:
@@ -430,12 +204,12 @@ class Replicas:
         try:
             async with asyncio.timeout(max(min(deadline - self._clock.now(), self._config.replica_wait), 0.0)):
                 need = await self.reader().need(self.ask)
-                if is_ahead(self._primary, need):
+                if is_ahead(self._whereabouts.last, need):
                     await self.ask()
         except Exception:  # noqa: BLE001  # nobody can say what must be seen, so the primary is asked
             return None
         found = self._choose(need)
-        if found is None and may_become_fit(self._standings(), self._primary, need):
+        if found is None and may_become_fit(self._standings(), self._whereabouts.last, need):
             found = await self._wait(need, min(deadline, self._clock.now() + self._config.replica_wait))
         return found
 
@@ -465,7 +239,7 @@ class Replicas:
             for member in self.members
             for found in [member.standing]
         ]
-        place = choose(seen, self._primary, need, now=self._clock.now(), max_lag=self._config.replica_max_lag)
+        place = choose(seen, self._whereabouts.last, need, now=self._clock.now(), max_lag=self._config.replica_max_lag)
         return None if place is None else self.members[place]
 
     # --- reads
@@ -565,7 +339,7 @@ class Replicas:
         Return all figures, ready for JSON.
         """
         return {
-            "members": [member.figures(self._primary) for member in self.members],
+            "members": [member.figures(self._whereabouts.last) for member in self.members],
             "primary_reads": self.primary_reads,
             "waits": self.waits,
             "ignored_tokens": self.ignored_tokens,

@@ -206,6 +206,7 @@ async def test_what_the_checks_find_is_shown_with_what_to_do(counted, browser):
         await con.close()
 
 
+@pytest.mark.one_version
 async def test_hostile_names_stay_text(counted, browser):
     """A table, a role, an application and a statement that would be HTML."""
     quoted = HOSTILE.replace('"', '""')
@@ -252,6 +253,7 @@ async def test_a_token_is_asked_for_and_kept_for_the_tab(counted, browser):
         assert TOKEN not in await page.content()
 
 
+@pytest.mark.one_version
 async def test_it_can_be_used_with_the_keyboard_alone(counted, browser):
     """Skip link, navigation, sorting."""
     async with service(counted) as (_, url), Look.at(browser) as look:
@@ -289,6 +291,7 @@ async def test_a_hidden_tab_asks_nothing(counted, browser):
             await page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
 
 
+@pytest.mark.one_version
 async def test_five_thousand_statements_are_a_page_that_can_be_searched(counted, browser):
     """It shows the first two hundred and says of how many."""
     con = await asyncpg.connect(counted)
@@ -308,6 +311,7 @@ async def test_five_thousand_statements_are_a_page_that_can_be_searched(counted,
         assert look.said == []
 
 
+@pytest.mark.one_version
 async def test_events_show_repeats_outages_leaks_and_outcomes_that_nobody_knows(counted, browser):
     """Each with its data, counted above the list."""
     async with service(counted) as (magnus, url), Look.at(browser) as look:
@@ -344,6 +348,7 @@ async def test_a_server_that_goes_away_takes_its_panels_and_nothing_else(counted
         await expect(look.page.get_by_text("Server: the server cannot be reached")).to_have_count(0)
 
 
+@pytest.mark.one_version
 async def test_the_poolers_figures_are_on_the_page_of_the_pool(
     browser: Browser, server: Cluster, database: str, dsn: str
 ) -> None:

@@ -16,6 +16,8 @@ import pytest
 
 import magnus
 
+pytestmark = pytest.mark.one_version
+
 MAKERS = {"asyncpg": asyncpg.create_pool, "magnus": magnus.create_pool}
 FLOOR = tuple(map(int, asyncpg.__version__.split(".")[:2])) >= (0, 32)
 

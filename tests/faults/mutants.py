@@ -17,12 +17,12 @@ import asyncpg
 from magnus import Database, _commit, _driver, retry
 from magnus._backoff import Budget
 from magnus._hosts import first_of
+from magnus._marks import Mark
 from magnus._routing import Position
 from magnus.pool import _keeper, _state
 from magnus.pool._codel import Codel
 from magnus.pool._operations import Operations
 from magnus.pool._sweep import Sweep
-from magnus.replicas import Mark
 from tests.faults import detection, durability, overload, standbys
 from tests.faults.stage import Row, keyed, keyless, move, patched
 from tests.unit.pool.test_brown_out import CAPACITY, SECONDS, Model

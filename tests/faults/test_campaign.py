@@ -46,6 +46,7 @@ async def test_the_layer_stands_a_fault(stage, fault):
     assert row.cycles
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("number", QUICK)
 async def test_a_fault_notices_a_protection_that_is_switched_off(stage, number):
     is_caught, by, _ = await hunt(stage, MUTANTS[number])

@@ -33,6 +33,7 @@ async def test_an_open_model_books_what_it_says(dsn, tmp_path, capsys):
     assert "<svg" in page.read_text()
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("pool", ["magnus", "asyncpg", "none"])
 async def test_a_closed_model_runs_a_file_on_each_pool(dsn, tmp_path, capsys, pool):
     """With a statement that fails, which is counted and ends nothing."""

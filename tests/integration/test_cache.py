@@ -11,6 +11,8 @@ from magnus import ConfigError, Database, DatabaseConfig, OutcomeUnknown, Transa
 from magnus.testing import Point, fault_at
 from tests import cache_histories
 
+pytestmark = pytest.mark.one_version
+
 SCHEMA = "CREATE TABLE item (id int PRIMARY KEY, price int NOT NULL); INSERT INTO item VALUES (1, 10), (2, 20)"
 RAISE = "UPDATE item SET price = price + 1 WHERE id = $1"
 

@@ -67,6 +67,7 @@ async def test_a_change_elsewhere_is_heard(dsn, other):
         assert notified(db)["notifications"] + notified(db)["found_by_reading"] >= 5
 
 
+@pytest.mark.one_version
 async def test_the_listening_connection_is_opened_on_demand_and_named(dsn, other):
     """Nobody who caches nothing pays for one, and it is the only one."""
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%(cache)'"
@@ -96,6 +97,7 @@ async def _is(db, wanted):
     return await price(db, 1) == wanted
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("how", ["terminated", "silent"])
 async def test_a_lost_connection_makes_no_answer_older_than_the_bound(dsn, tcp_dsn, other, how):
     """A cut that is heard ends the cache's answers at once, one that is not after the bound; then it starts anew."""
@@ -152,6 +154,7 @@ async def test_fresh_misses_nothing_that_was_committed(dsn, other):
         assert (figures["misses"], figures["hits"]) == (100, 50)
 
 
+@pytest.mark.one_version
 async def test_fresh_needs_a_trigger_for_every_tag(dsn, other):
     @cached(ttl=1.0, tags=["item", "unknown"], fresh=True)
     async def strict(db):

@@ -129,6 +129,7 @@ async def test_nothing_secret_is_in_events_errors_figures_or_the_log(target, cap
         assert_silent(text, where)
 
 
+@pytest.mark.one_version
 async def test_events_in_place_of_rows_hold_no_secret(target):
     """The same statements with the log in events."""
     seen = []
@@ -139,6 +140,7 @@ async def test_events_in_place_of_rows_hold_no_secret(target):
     assert_silent(repr(seen), "the events")
 
 
+@pytest.mark.one_version
 async def test_bind_values_that_were_asked_for_come_without_secrets(target):
     """Ordinary ones are shown; those of statements that name a secret, and those that a rule finds, are not."""
     rules = [VALUE, TOKEN]
@@ -153,6 +155,7 @@ async def test_bind_values_that_were_asked_for_come_without_secrets(target):
     assert_silent(repr(rows), "the log")
 
 
+@pytest.mark.one_version
 async def test_a_server_that_refuses_or_is_away_hears_no_secret_told(server, database, target):
     """Neither the error of a connect, nor the events of an outage."""
     for dsn in (secret_dsn(server, database, f"{PASSWORD}-wrong"), secret_dsn(server, database, port=1)):
@@ -164,6 +167,7 @@ async def test_a_server_that_refuses_or_is_away_hears_no_secret_told(server, dat
         assert_silent(text, "the error")
 
 
+@pytest.mark.one_version
 async def test_nothing_secret_is_in_any_answer_of_a_service(target, caplog):
     """Figures, metrics, readiness, every panel of the dashboard, problems of failing routes, log lines, spans."""
     caplog.set_level(logging.DEBUG)
@@ -221,6 +225,7 @@ async def test_nothing_secret_is_in_any_answer_of_a_service(target, caplog):
         assert_silent(text, where)
 
 
+@pytest.mark.one_version
 async def test_nothing_secret_is_said_by_a_command(target, capsys, monkeypatch):
     """On either stream, in either format."""
     config = DatabaseConfig(dsn=target, min_pool_size=1, max_pool_size=3, **EVERYTHING)

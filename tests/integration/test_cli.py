@@ -58,6 +58,7 @@ def test_ping_in_json_says_the_same_to_machines(dsn, database, pg_version):
         assert found["guards"]["idle_in_transaction_session_timeout"] == "1min"
 
 
+@pytest.mark.one_version
 def test_ping_reads_the_environment(dsn):
     """DATABASE_URL and the DB_ variables count; --dsn wins over them."""
     found = magnus("ping", "--output-format", "json", DATABASE_URL=dsn, DB_QUERY_TIMEOUT="7")
@@ -85,6 +86,7 @@ def test_an_unreachable_server_is_exit_code_3(closed_port):
     assert CANARY not in found.stderr
 
 
+@pytest.mark.one_version
 def test_a_wrong_password_or_database_is_exit_code_3(tcp_dsn):
     """Each says its own cause; neither shows the password."""
     password = urlsplit(tcp_dsn).password
@@ -136,6 +138,7 @@ def test_the_table_of_once_is_made_printed_and_relieved(dsn):
     assert (found.returncode, found.stdout.strip()) == (0, "0 answers are gone; every key is kept")
 
 
+@pytest.mark.one_version
 def test_once_says_what_is_missing(dsn):
     """Without the table, with an impossible age, without a server: one line each, and the exit code of its kind."""
     missing = magnus("-d", dsn, "once", "expire")

@@ -61,6 +61,7 @@ async def test_acquire_and_transaction_give_connections(db):
         assert await con.fetchval("SELECT 1") == 1
 
 
+@pytest.mark.one_version
 async def test_quick_win_2_the_pool_is_warmed(db):
     """`await db.warmup_pool(target_connections=10) -> int`, event `database_pool_warmed` (connections, pool_size)."""
     assert await db.warmup_pool(target_connections=10) == 10
@@ -143,6 +144,7 @@ async def test_the_checklist_of_figures(db):
     }  # fmt: skip
 
 
+@pytest.mark.one_version
 async def test_quick_win_8_high_utilization_is_told_once_a_state(target):
     """Event `pool_high_utilization` (utilization, used, total, free) above 0.9: when it begins, and when it ends."""
     config = DatabaseConfig(**target, min_pool_size=1, max_pool_size=2, health_check_interval=0.02)
@@ -161,6 +163,7 @@ async def test_quick_win_8_high_utilization_is_told_once_a_state(target):
     assert db.seen[0].fields() == {"utilization": 1.0, "used": 2, "total": 2, "free": 0}
 
 
+@pytest.mark.one_version
 async def test_quick_win_8_a_failed_health_check_is_told_once_a_state(pg_version):
     """Event `database_health_check_failed` (failures): when the state begins; another event when it ends."""
     cluster = throwaway(binaries_or_skip(pg_version))

@@ -85,6 +85,7 @@ async def test_rows_are_records_dataclasses_models_or_what_a_callable_makes(db):
         assert await tx.fetch(PRICES, row=Price) == expected
 
 
+@pytest.mark.one_version
 async def test_a_row_that_does_not_fit_is_the_types_own_error(db):
     """Nothing is guessed or dropped; the connection is back already."""
     with pytest.raises(TypeError, match="unexpected keyword argument"):
@@ -225,6 +226,7 @@ async def test_a_setting_of_the_session_holds_until_it_is_reset(db):
 # --- deadlines
 
 
+@pytest.mark.one_version
 async def test_one_deadline_covers_waiting_and_running(db):
     """Half the time is spent in the queue: the statement gets the other half."""
     holders = [await db.acquire() for _ in range(3)]
@@ -241,6 +243,7 @@ async def test_one_deadline_covers_waiting_and_running(db):
         await db.release(con)
 
 
+@pytest.mark.one_version
 async def test_a_wait_that_takes_all_the_time_is_a_pool_timeout(db):
     """No connection came free: nothing was sent, and the error says which phase it was."""
     holders = [await db.acquire() for _ in range(3)]
@@ -256,6 +259,7 @@ async def test_a_wait_that_takes_all_the_time_is_a_pool_timeout(db):
     assert await db.fetchval("SELECT 1") == 1
 
 
+@pytest.mark.one_version
 async def test_a_scopes_deadline_bounds_every_call_in_it(db):
     """However many: the whole block has one end."""
 
@@ -283,6 +287,7 @@ async def own_server(pg_version):
     await cluster.discard()
 
 
+@pytest.mark.one_version
 async def test_an_outage_is_seen_and_survived(own_server):
     """Stopped: probes fail once, callers get errors in time. Back: everything works again by itself."""
     seen = []
@@ -310,6 +315,7 @@ async def is_ok(db, expected):
     return db.health.is_ok is expected
 
 
+@pytest.mark.one_version
 async def test_idle_connections_that_were_killed_are_replaced_unseen(db):
     """The next statement meets a live one: nothing had been sent on the dead."""
     others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -324,6 +330,7 @@ async def are_gone(con, pids):
     return await con.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1::int[])", pids) == 0
 
 
+@pytest.mark.one_version
 async def test_the_probe_does_not_need_the_pool(db):
     """Every slot is taken, and the health check answers."""
     holders = [await db.acquire(priority=QueryPriority.CRITICAL) for _ in range(4)]
@@ -336,6 +343,7 @@ async def test_the_probe_does_not_need_the_pool(db):
     await until(lambda: asyncio.sleep(0, [event.name for event in db.seen][1:] == ["pool_utilization_normal"]))
 
 
+@pytest.mark.one_version
 async def test_a_lost_control_connection_is_noticed_at_once(dsn):
     """The probes are an hour apart; the loss is seen when it happens, and mended."""
     seen = []
@@ -353,6 +361,7 @@ async def test_a_lost_control_connection_is_noticed_at_once(dsn):
         assert db.health.is_ok
 
 
+@pytest.mark.one_version
 async def test_a_loss_in_the_middle_of_a_reading_of_the_catalogue_is_noticed_at_once(dsn, monkeypatch):
     """The reading has a connection of its own, named so; no probe waits behind it, and its loss is no verdict."""
     slow = "SELECT pg_sleep(60), $1::text[], $2::text[]"
@@ -414,6 +423,7 @@ async def test_an_unreachable_server_ends_a_start_that_waits_and_no_other(tmp_pa
     await db.close()
 
 
+@pytest.mark.one_version
 async def test_a_start_before_the_server_becomes_ready_by_itself(own_server):
     """The service is there first; the database comes, and nothing has to be restarted."""
     await own_server.stop()
@@ -427,6 +437,7 @@ async def test_a_start_before_the_server_becomes_ready_by_itself(own_server):
     await db.close()
 
 
+@pytest.mark.one_version
 async def test_warm_up_opens_and_proves_connections_within_the_size(db):
     """As many as asked, never more than the pool may have; all idle, none in a transaction."""
     assert await db.warmup_pool(3) == 3
@@ -473,6 +484,7 @@ async def test_a_warm_up_beyond_the_servers_slots_tells_why(dsn, server):
     assert "no connection slot left" in failed.error
 
 
+@pytest.mark.one_version
 async def test_closing_waits_for_work_and_refuses_new_work(config):
     """Drain: what runs is finished, what comes is refused at once."""
     db = Database(config)
@@ -490,6 +502,7 @@ async def test_closing_waits_for_work_and_refuses_new_work(config):
     assert await running == 1
 
 
+@pytest.mark.one_version
 async def test_closing_ends_what_does_not_end(config):
     """After the drain's time the rest is terminated; its caller sees an error."""
     db = Database(config)
@@ -503,6 +516,7 @@ async def test_closing_ends_what_does_not_end(config):
         await running
 
 
+@pytest.mark.one_version
 async def test_a_closed_database_can_be_opened_again(config):
     """Also after a drain."""
     db = Database(config)
@@ -515,6 +529,7 @@ async def test_a_closed_database_can_be_opened_again(config):
 # --- the process-wide database
 
 
+@pytest.mark.one_version
 async def test_the_process_wide_database_comes_from_the_environment(dsn, monkeypatch):
     """DATABASE_URL and the DB_* variables; connected; the same object for everybody."""
     monkeypatch.setenv("DATABASE_URL", dsn)
@@ -530,6 +545,7 @@ async def test_the_process_wide_database_comes_from_the_environment(dsn, monkeyp
     await db.close()
 
 
+@pytest.mark.one_version
 def test_every_event_loop_has_its_own(dsn, monkeypatch):
     """Connections belong to one loop."""
     monkeypatch.setenv("DATABASE_URL", dsn)
@@ -549,6 +565,7 @@ def test_every_event_loop_has_its_own(dsn, monkeypatch):
     assert one == other == 1
 
 
+@pytest.mark.one_version
 def test_it_runs_on_uvloop(dsn):
     """The same on the faster loop: weak references to it, tasks of its making, timers."""
     uvloop = pytest.importorskip("uvloop")
@@ -566,6 +583,7 @@ def test_it_runs_on_uvloop(dsn):
     assert uvloop.run(main()) == "11s"
 
 
+@pytest.mark.one_version
 def test_a_program_that_ends_in_the_middle_ends_cleanly(dsn):
     """The main task fails with work under way: no warning, no unretrieved exception, no hanging process."""
     script = """

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
     from magnus.embedded import Cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docs"), pytest.mark.usefixtures("untouched_logging")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("docs"),
+    pytest.mark.usefixtures("untouched_logging"),
+    pytest.mark.one_version,
+]
 
 TRADES = """
 CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
@@ -234,7 +239,6 @@ def answered(url: str) -> int:
             assert time.monotonic() < deadline
 
 
-@pytest.mark.one_version
 def test_loads_and_proofs(reader, books):
     """Of a database, of a service, of a file, of a change; and two results beside each other."""
     for database in ("ava", "clone"):

@@ -77,6 +77,7 @@ async def test_a_first_start_makes_a_server_and_a_restart_keeps_its_data(cluster
         assert await ask(dsn, "SELECT answer FROM kept") == 42
 
 
+@pytest.mark.one_version
 def test_it_works_without_an_event_loop(cluster):
     """Scripts and fixtures have none."""
     with cluster:
@@ -88,6 +89,7 @@ def test_it_works_without_an_event_loop(cluster):
     assert cluster.pid is None
 
 
+@pytest.mark.one_version
 async def test_starting_twice_and_stopping_twice_changes_nothing(cluster):
     """Both say how it shall be, not what to do."""
     await cluster.start()
@@ -153,6 +155,7 @@ async def test_own_settings_hold_and_alter_system_outranks_them(home, binaries):
         assert await ask(cluster.dsn(), "SHOW work_mem") == "7MB"
 
 
+@pytest.mark.one_version
 async def test_a_durable_cluster_writes_through(home, binaries):
     """Only throw-away clusters may lose data in a power cut."""
     async with Cluster(home / "c", binaries) as cluster:
@@ -174,6 +177,7 @@ async def test_loopback_asks_for_a_password(cluster, monkeypatch):
             assert await ask(cluster.dsn(user=user, is_tcp=True), "SELECT current_user") == user
 
 
+@pytest.mark.one_version
 async def test_secrets_and_sockets_are_private(cluster):
     """The password's file and the socket's folder are closed to others, and the DSN by socket holds no secret."""
     async with cluster:
@@ -184,6 +188,7 @@ async def test_secrets_and_sockets_are_private(cluster):
         assert cluster.password() not in cluster.dsn() + repr(cluster)
 
 
+@pytest.mark.one_version
 async def test_a_roles_password_is_never_written_down(cluster):
     """Neither in the log, with every statement logged, nor in the statistics."""
     async with cluster:
@@ -223,6 +228,7 @@ async def test_a_role_is_brought_back_to_what_it_shall_be(cluster):
         assert await ask(cluster.dsn(user="ava", is_tcp=True), "SHOW is_superuser") == "off"
 
 
+@pytest.mark.one_version
 async def test_names_are_names_whatever_they_hold(cluster):
     """Quotes, spaces and non-ASCII letters in roles and databases."""
     name = 'o\'Neil "ä" /?&%'
@@ -251,6 +257,7 @@ async def test_a_database_is_copied_from_a_template_and_dropped_under_its_users(
         con.terminate()
 
 
+@pytest.mark.one_version
 async def test_a_taken_port_is_left_to_its_owner(cluster):
     """The data are what counts: another port will do."""
     async with cluster:
@@ -261,6 +268,7 @@ async def test_a_taken_port_is_left_to_its_owner(cluster):
             assert await ask(cluster.dsn(is_tcp=True), "SELECT 1") == 1
 
 
+@pytest.mark.one_version
 async def test_a_port_that_is_taken_at_the_last_moment_costs_another_try(cluster, monkeypatch):
     """Between the look and the server's own bind there is time for others."""
     async with cluster:
@@ -273,6 +281,7 @@ async def test_a_port_that_is_taken_at_the_last_moment_costs_another_try(cluster
             assert cluster.port != before
 
 
+@pytest.mark.one_version
 async def test_a_port_that_was_asked_for_is_not_replaced(home, binaries):
     """Somebody else expects it there."""
     port = _server.free_port()
@@ -311,6 +320,7 @@ async def test_data_of_another_version_are_refused_and_untouched(home, binaries)
         assert await ask(cluster.dsn(), "SELECT answer FROM kept") == 42
 
 
+@pytest.mark.one_version
 async def test_a_folder_with_other_files_is_refused_and_untouched(cluster):
     """It may be anything; it is not ours."""
     cluster.data.mkdir(parents=True)
@@ -325,6 +335,7 @@ async def test_a_folder_with_other_files_is_refused_and_untouched(cluster):
     assert (cluster.data / "letter.txt").read_text() == "dear"
 
 
+@pytest.mark.one_version
 async def test_a_throwaway_is_gone_afterwards_and_survives_a_stop_in_between(binaries):
     """Stopping keeps the data, as everywhere; leaving the block removes them."""
     async with throwaway(binaries) as cluster:
@@ -336,6 +347,7 @@ async def test_a_throwaway_is_gone_afterwards_and_survives_a_stop_in_between(bin
     assert not cluster.folder.exists()
 
 
+@pytest.mark.one_version
 async def test_a_throwaway_that_does_not_start_leaves_nothing(binaries):
     """Neither a folder nor a server."""
     cluster = throwaway(binaries, settings={"work_mem": "much"})
@@ -355,6 +367,7 @@ async def test_root_runs_the_server_as_somebody_else(cluster):
         assert {path.stat().st_uid for path in (cluster.password_file, cluster.log, cluster.folder / "lock")} == {0}
 
 
+@pytest.mark.one_version
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has folders that the server's account cannot enter")
 async def test_programs_in_a_closed_folder_run_from_a_copy(home, binaries, monkeypatch):
     """A clone in root's home works, and the home's permissions stay as they are."""
@@ -376,6 +389,7 @@ async def test_programs_in_a_closed_folder_run_from_a_copy(home, binaries, monke
     assert len(list((home / "magnus" / "binaries").iterdir())) == 1
 
 
+@pytest.mark.one_version
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a home that the server's account cannot enter")
 async def test_a_closed_folder_for_data_is_refused_clearly(home, binaries):
     """Opening it is for its owner to decide."""
@@ -454,6 +468,7 @@ def _python_for(account):
     return pytest.skip("no interpreter that another account may run")
 
 
+@pytest.mark.one_version
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a small file system of its own")
 def test_a_full_disk_is_one_clear_error_and_leaves_no_half(home, binaries):
     """Nothing of the attempt stays, so that the next one finds the space."""

@@ -202,6 +202,7 @@ async def test_a_pid_file_whose_number_is_somebody_elses_now_is_no_obstacle(clus
             assert other.poll() is None
 
 
+@pytest.mark.one_version
 async def test_a_server_whose_owner_was_killed_is_replaced(cluster, owner):
     """The next start ends it in order and begins anew: the same data, settings as asked for, a new process."""
     process = owner()
@@ -220,6 +221,7 @@ async def test_a_server_whose_owner_was_killed_is_replaced(cluster, owner):
     assert "not properly shut down" not in cluster.log.read_text()
 
 
+@pytest.mark.one_version
 def test_a_throwaway_whose_owner_was_killed_is_removed_by_the_next_one(binaries, owner):
     """Test machines do not fill with forgotten servers; those in use are left alone."""
     process = owner("throwaway")
@@ -257,6 +259,7 @@ async def test_half_a_data_folder_is_never_used(cluster, home, owner):
     assert list(cluster.folder.glob("data.new-*")) == [], "the half is gone, and the password that initdb read"
 
 
+@pytest.mark.one_version
 async def test_a_second_owner_is_refused_and_told_who_has_it(cluster, owner):
     """From another process or from this one."""
     process = owner()
@@ -271,6 +274,7 @@ async def test_a_second_owner_is_refused_and_told_who_has_it(cluster, owner):
     assert cluster.pid == first["pid"], "who did not start it does not stop it"
 
 
+@pytest.mark.one_version
 async def test_the_folder_is_free_as_soon_as_its_owner_stopped(cluster, home, binaries):
     """Two objects in one process take turns as two processes would."""
     other = Cluster(home / "c", binaries, is_durable=False)
@@ -281,6 +285,7 @@ async def test_the_folder_is_free_as_soon_as_its_owner_stopped(cluster, home, bi
         assert other.is_running
 
 
+@pytest.mark.one_version
 async def test_a_second_user_may_share_the_server(home, binaries, owner):
     """A load generator in a second terminal uses the server of the first, and does not stop it."""
     first = heard(owner())
@@ -294,6 +299,7 @@ async def test_a_second_user_may_share_the_server(home, binaries, owner):
     assert guest.pid == first["pid"]
 
 
+@pytest.mark.one_version
 def test_of_many_that_start_at_once_one_serves_and_the_others_share(owner):
     """On a folder that does not exist yet: one initdb, one server."""
     processes = [owner("share") for _ in range(3)]
@@ -304,6 +310,7 @@ def test_of_many_that_start_at_once_one_serves_and_the_others_share(owner):
     assert sorted(each["shared"] for each in found) == [False, True, True]
 
 
+@pytest.mark.one_version
 def test_of_many_that_start_at_once_the_others_are_refused(owner):
     """Without leave to share: exactly one has it."""
     found = [heard(process) for process in [owner() for _ in range(3)]]
@@ -311,6 +318,7 @@ def test_of_many_that_start_at_once_the_others_are_refused(owner):
     assert sorted(each.get("reason", "started") for each in found) == ["in_use", "in_use", "started"]
 
 
+@pytest.mark.one_version
 def test_a_process_that_ends_without_stopping_takes_its_server_along(cluster, owner):
     """The interpreter's exit is the last chance."""
     process = owner()
@@ -321,6 +329,7 @@ def test_a_process_that_ends_without_stopping_takes_its_server_along(cluster, ow
     assert not cluster.is_running
 
 
+@pytest.mark.one_version
 def test_a_forked_copy_does_not_stop_its_parents_server(owner):
     """It holds the object, not the server: it may neither take it over nor end it, by its own exit included."""
     process = owner("fork")
@@ -330,6 +339,7 @@ def test_a_forked_copy_does_not_stop_its_parents_server(owner):
     assert heard(process) == {"running": True}
 
 
+@pytest.mark.one_version
 def test_control_c_stops_it_in_order(cluster, owner):
     """The terminal signals the whole foreground group; the server is not in it, its owner stops it."""
     process = owner("drain")
@@ -340,6 +350,7 @@ def test_control_c_stops_it_in_order(cluster, owner):
     assert "not properly shut down" not in cluster.log.read_text()
 
 
+@pytest.mark.one_version
 def test_control_c_lets_the_application_drain_first(owner):
     """Cleaning up may still ask the server."""
     process = owner("drain-async")
@@ -377,6 +388,7 @@ async def test_a_cancelled_start_ends_its_programs_and_leaves_no_half(home):
     assert sorted(path.name for path in cluster.folder.iterdir()) == ["lock", "password"]
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_stop_still_stops(cluster):
     """Whoever gives up waiting does not leave a server behind."""
     await cluster.start()
@@ -389,6 +401,7 @@ async def test_a_cancelled_stop_still_stops(cluster):
     assert not cluster.is_running
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_restart_request_does_not_stop_a_running_server(cluster):
     """Starting what runs does nothing, so there is nothing to take back."""
     await cluster.start()

@@ -90,6 +90,7 @@ async def test_a_write_that_meets_a_standby_is_repeated_until_it_is_the_primary(
     assert "database_retry" in seen
 
 
+@pytest.mark.one_version
 async def test_a_restart_loses_no_read_and_no_unit_in_a_transaction(pg_version):
     """Ten workers while the server is stopped and started: every read and every function ends well, one row each."""
     cluster = throwaway(binaries_or_skip(pg_version))
@@ -123,6 +124,7 @@ async def test_a_restart_loses_no_read_and_no_unit_in_a_transaction(pg_version):
     assert told <= {"unreachable", "starting"}
 
 
+@pytest.mark.one_version
 async def test_sockets_are_guarded(tcp_dsn):
     """Keepalive and the bound on unacknowledged data are set on every connection, the control connection's too."""
     async with Database(DatabaseConfig(dsn=tcp_dsn, min_pool_size=1)) as db, db.acquire() as con:

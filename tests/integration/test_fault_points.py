@@ -9,6 +9,8 @@ from magnus import ConnectError, Database, DatabaseConfig
 from magnus.testing import Point, RefusingServer, fault_at
 from magnus.testing._points import _SEAMS
 
+pytestmark = pytest.mark.one_version
+
 
 @pytest.fixture
 def config(dsn):

@@ -59,6 +59,7 @@ async def test_processes_are_known_by_what_they_do(own):
         assert {"checkpointer", "walwriter"} <= set(found.values())
 
 
+@pytest.mark.one_version
 async def test_a_frozen_server_says_nothing_and_goes_on_afterwards(own):
     own.start_blocking()
     async with own.connect() as con:
@@ -79,6 +80,7 @@ async def test_a_part_of_a_server_can_be_frozen(own):
             assert await is_answering(con, BOUND)
 
 
+@pytest.mark.one_version
 async def test_a_frozen_server_is_thawed_whatever_the_block_raises(own):
     own.start_blocking()
 
@@ -92,6 +94,7 @@ async def test_a_frozen_server_is_thawed_whatever_the_block_raises(own):
         assert await is_answering(con, BOUND)
 
 
+@pytest.mark.one_version
 async def test_a_brown_out_ends_by_itself(own):
     own.start_blocking()
     async with own.connect() as con, brown_out(own, 0.5):
@@ -102,6 +105,7 @@ async def test_a_brown_out_ends_by_itself(own):
             assert await asking == 1
 
 
+@pytest.mark.one_version
 async def test_a_fault_without_a_victim_is_an_error(own):
     own.start_blocking()
     with pytest.raises(ClusterError, match="walsender"):
@@ -110,6 +114,7 @@ async def test_a_fault_without_a_victim_is_an_error(own):
         await crash(own)
 
 
+@pytest.mark.one_version
 async def test_a_killed_server_is_gone_and_recovers_what_was_committed(own):
     own.start_blocking()
     async with own.connect() as con:
@@ -127,6 +132,7 @@ async def test_a_killed_server_is_gone_and_recovers_what_was_committed(own):
         await con.execute("DROP TABLE kept")
 
 
+@pytest.mark.one_version
 async def test_an_immediate_restart_ends_every_session(own):
     own.start_blocking()
     async with own.connect() as con:
@@ -137,6 +143,7 @@ async def test_an_immediate_restart_ends_every_session(own):
             await con.execute("SELECT 1")
 
 
+@pytest.mark.one_version
 async def test_the_death_of_one_backend_ends_all_sessions_and_not_the_server(own):
     own.start_blocking()
     async with own.connect() as con:
@@ -210,6 +217,7 @@ async def test_a_promoted_standby_takes_writes_on_a_new_timeline(own):
             assert await con.fetchval("SELECT to_regclass('fresh')") is None
 
 
+@pytest.mark.one_version
 async def test_signals_reach_only_the_cluster_they_are_meant_for(own, server):
     own.start_blocking()
     with frozen(own) as pids:

@@ -125,6 +125,7 @@ async def test_until_the_server_was_seen_one_connection_must_do():
         await db.close()
 
 
+@pytest.mark.one_version
 async def test_the_slow_log_and_the_catalogue_use_one_connection_by_turns(small):
     """Who waits for the turn gets it, although the log keeps its connection for a minute."""
     async with small.connect() as con, instance(small, slow_query_threshold=0.0) as db:
@@ -150,6 +151,7 @@ async def test_the_slow_log_and_the_catalogue_use_one_connection_by_turns(small)
         assert most == 1
 
 
+@pytest.mark.one_version
 async def test_a_fleet_of_processes_never_meets_a_full_server(small):
     """
     Eight processes at once, two killed, all restarted beside the old ones: everything that they open is in the budget.
@@ -172,6 +174,7 @@ async def test_a_fleet_of_processes_never_meets_a_full_server(small):
     assert all(max(said["sizes"]) <= 2 for said in fleet.said)
 
 
+@pytest.mark.one_version
 async def test_a_fleet_that_is_larger_than_expected_finds_its_size(small):
     """Who finds no room is let in a moment later: what is kept back lets it be seen, and the others shrink."""
     fleet = Fleet(small, small.dsn(user="fleet"), fleet_size=2, interval=0.2)

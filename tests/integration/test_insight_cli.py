@@ -113,6 +113,7 @@ async def test_slow_shows_the_log_by_kinds(logged):
     assert (missing.returncode, "no plan is kept" in missing.stderr) == (1, True)
 
 
+@pytest.mark.one_version
 async def test_slow_reads_a_table_made_by_hand(dsn):
     """As far as its columns go."""
     con = await asyncpg.connect(dsn)
@@ -126,6 +127,7 @@ async def test_slow_reads_a_table_made_by_hand(dsn):
     assert (group["query"], group["occurrences"], group["avg_ms"]) == ("fetch", 2, 200)
 
 
+@pytest.mark.one_version
 def test_the_logs_table_is_made_printed_and_removed(dsn):
     """Removing asks; where nobody can be asked it refuses, and nothing is changed."""
     assert magnus(dsn, "slow").returncode == 3
@@ -174,6 +176,7 @@ async def test_activity_shows_who_blocks_whom_and_ends_it_on_confirmation(dsn):
         waiter.terminate()
 
 
+@pytest.mark.one_version
 def test_a_terminal_is_drawn_in_place_until_it_is_interrupted(dsn):
     """The first frame comes, Ctrl-C ends it with 130."""
     code, shown = on_terminal(dsn, "activity", "--idle", "--interval", "0.1s", until="sessions:")
@@ -182,6 +185,7 @@ def test_a_terminal_is_drawn_in_place_until_it_is_interrupted(dsn):
     assert "\x1b[?1049l" in shown
 
 
+@pytest.mark.one_version
 def test_a_missing_extension_says_what_to_run(dsn):
     """Exit code 3; for machines too."""
 

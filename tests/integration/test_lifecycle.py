@@ -14,6 +14,8 @@ from magnus import Database, DatabaseConfig, LeaseReclaimed, NestedAcquire, Wron
 from magnus.observe import LeakReclaimed, LeakReturned, LeakSuspected
 from tests.facade_fakes import until
 
+pytestmark = pytest.mark.one_version
+
 NAME = "life under test"
 
 

@@ -201,6 +201,7 @@ async def until_data(prometheus: Prometheus, expr: str) -> bool:
     return False
 
 
+@pytest.mark.one_version
 async def test_the_figures_are_those_of_the_database(dsn):
     """Statements, slots, lanes, events and both histograms, read back from the text."""
     async with magnus_database(dsn) as db:
@@ -257,6 +258,7 @@ async def test_an_outage_is_measured_while_it_lasts():
     assert 'class="not_sent"' in text
 
 
+@pytest.mark.one_version
 async def test_it_is_small_valid_and_made_once_a_second(dsn):
     """At most 600 samples; promtool finds no fault with names and help; a second scrape in the second is the same."""
     now = [100.0]

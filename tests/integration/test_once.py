@@ -92,6 +92,7 @@ async def test_a_unit_runs_once_and_a_repeat_gets_its_answer(db):
     assert (db.runs, await trades(db)) == (1, 1)
 
 
+@pytest.mark.one_version
 async def test_a_key_is_one_scopes_and_one_operations(db):
     """Another account's key, and that of another kind of unit, are their own."""
     await run(db)
@@ -101,6 +102,7 @@ async def test_a_key_is_one_scopes_and_one_operations(db):
     assert await trades(db) == 4
 
 
+@pytest.mark.one_version
 async def test_a_key_with_another_request_is_refused(db):
     """Nothing is done, and the first answer stays. What is written differently is no other request."""
     await run(db)
@@ -112,6 +114,7 @@ async def test_a_key_with_another_request_is_refused(db):
     assert await trades(db) == 1
 
 
+@pytest.mark.one_version
 async def test_what_a_unit_raises_is_not_stored(db):
     """The key is free again, and nothing of the first try is left."""
 
@@ -180,6 +183,7 @@ async def test_it_takes_no_round_trip_more_than_its_transaction(db, target):
 # --- at the same time
 
 
+@pytest.mark.one_version
 async def test_repeats_at_the_same_time_share_one_flight(db):
     """Fifty callers, one connection in use, one trade, one that is told it was first."""
     gate, used = asyncio.Event(), []
@@ -200,6 +204,7 @@ async def test_repeats_at_the_same_time_share_one_flight(db):
     assert (db.runs, await trades(db)) == (1, 1)
 
 
+@pytest.mark.one_version
 async def test_when_the_first_fails_the_next_one_is_the_first(db):
     """Its failure is its own; those who waited try in turn."""
     gate = asyncio.Event()
@@ -221,6 +226,7 @@ async def test_when_the_first_fails_the_next_one_is_the_first(db):
     assert await trades(db) == 1
 
 
+@pytest.mark.one_version
 async def test_a_waiting_repeat_ends_at_its_own_deadline(db):
     """With `InProgress`, which says when to come again; the first is not disturbed."""
     gate = asyncio.Event()
@@ -314,6 +320,7 @@ async def test_what_nobody_can_say_until_the_deadline_is_unknown_and_the_key_fin
     assert (db.runs, await trades(db)) == (1, 1)
 
 
+@pytest.mark.one_version
 async def test_whatever_fails_after_an_unknown_outcome_leaves_it_unknown(db, monkeypatch):
     """The server went away after COMMIT: no connection is to be had, and the error is not about the connection."""
     lose_commits(monkeypatch, stored=True)
@@ -352,6 +359,7 @@ async def test_answers_expire_and_keys_do_not(db):
 # --- bad input
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("bad", ["", "x" * 256, "a\0b", "\ud800", 5, None])
 @pytest.mark.parametrize("name", ["key", "scope", "operation"])
 async def test_a_name_that_cannot_be_stored_is_refused_before_anything_is_sent(db, name, bad):
@@ -376,6 +384,7 @@ async def test_names_are_data(db):
     assert (await run(db, echo, key="echo", result=str)).value == first.value
 
 
+@pytest.mark.one_version
 async def test_an_answer_that_could_not_be_read_again_is_an_error_at_once(db):
     """Before COMMIT: nothing is stored."""
 
@@ -405,6 +414,7 @@ async def test_installing_twice_changes_nothing(db):
     assert (await run(db)).replayed
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_unit_leaves_the_key_free(db, dsn):
     """No row, no open transaction."""
     gate = asyncio.Event()

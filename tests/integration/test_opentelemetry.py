@@ -18,6 +18,8 @@ from magnus import Database, DatabaseConfig, PoolTimeout, QueryPriority, QueryTi
 from magnus.opentelemetry import instrument, with_traceparent
 from tests.facade_fakes import until
 
+pytestmark = pytest.mark.one_version
+
 LANES = {"critical", "high", "normal", "low", "background"}
 
 

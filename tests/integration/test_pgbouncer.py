@@ -96,6 +96,7 @@ async def test_statements_transactions_cursors_and_copy_work(db):
         assert await statement.fetchval(2) == 3
 
 
+@pytest.mark.one_version
 async def test_many_clients_on_few_sessions_meet_no_statement_of_others_and_leave_no_setting(config, pooler, database):
     """No 26000, no 42P05, no setting in a session that belongs to everybody; enum types are learned on the way."""
     async with connected(config.replace(max_pool_size=CLIENTS)) as db:
@@ -154,6 +155,7 @@ async def test_a_write_in_a_long_lane_is_committed(db):
     await db.execute("VACUUM t", priority=QueryPriority.LOW)
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     "text", ["SET work_mem = '1MB'", "LISTEN x", "SELECT pg_advisory_lock(1)", "PREPARE p AS SELECT 1"]
 )
@@ -174,6 +176,7 @@ async def test_what_needs_a_session_is_refused_and_nothing_is_sent(db, pooler, d
     assert await left_in_sessions(pooler, database) == [0] * BACKENDS
 
 
+@pytest.mark.one_version
 async def test_listeners_and_named_statements_of_the_driver_are_refused(db):
     """Codecs are the driver's own, and end with the connection."""
     async with db.acquire() as con:
@@ -205,6 +208,7 @@ async def test_a_transaction_left_open_on_a_lease_is_rolled_back(db, pooler, dat
     assert await left_in_sessions(pooler, database) == [0] * BACKENDS
 
 
+@pytest.mark.one_version
 async def test_a_cancel_meets_nobody_elses_statement(config):
     """Statements that run into their limit, beside others on the same sessions that must not notice."""
     async with connected(config.replace(max_pool_size=60)) as db:
@@ -266,6 +270,7 @@ async def test_sessions_without_guards_are_told_of(server, database, dsn):
     assert "ALTER ROLE" in told[0].advice
 
 
+@pytest.mark.one_version
 async def test_a_pooler_that_restarts_is_found_again(db, pooler):
     """What was under way fails or is repeated; the next statements run."""
     assert await db.fetchval("SELECT 1") == 1
@@ -292,6 +297,7 @@ async def figures(db, wanted):
     return db.get_stats()["pooler"]
 
 
+@pytest.mark.one_version
 async def test_the_poolers_own_figures_are_in_the_stats(config, pooler):
     """Of this database alone, asked on its console: who works, who waits, and for how long."""
     config = config.replace(pooler_admin_dsn=pooler.dsn("pgbouncer"), health_check_interval=0.05, min_pool_size=8)
@@ -352,6 +358,7 @@ async def test_the_poolers_own_figures_are_metrics(config, pooler):
         assert metrics(db) == {}
 
 
+@pytest.mark.one_version
 async def test_figures_that_cannot_be_had_are_said_to_be_so_and_disturb_nothing(config, pooler, dsn, database):
     """No console named, something else in its place, a pooler that goes away and comes back."""
     config = config.replace(health_check_interval=0.05)

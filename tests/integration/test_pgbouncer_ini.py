@@ -47,6 +47,7 @@ async def settings_of(config):
         console.terminate()
 
 
+@pytest.mark.one_version
 async def test_a_pooler_runs_on_the_printed_file_and_many_clients_through_it(server, database, tcp_dsn, role):
     """With SCRAM on both sides, within the numbers that it gives, and its figures are there."""
     code, output, complaint = await printed(tcp_dsn, "--output-format", "json", "pgbouncer", "--connections", "10")

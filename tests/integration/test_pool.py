@@ -105,6 +105,7 @@ async def test_a_type_dropped_after_it_was_learned_does_not_stop_connects(bench)
     assert bench.events == []
 
 
+@pytest.mark.one_version
 async def test_killed_idle_connections_are_never_handed_out(bench):
     """The server's farewell has arrived: not one caller meets a dead connection."""
     for _ in range(5):
@@ -115,6 +116,7 @@ async def test_killed_idle_connections_are_never_handed_out(bench):
         assert [await bench.once() for _ in range(4)] == [1] * 4
 
 
+@pytest.mark.one_version
 async def test_a_connection_killed_while_held_is_replaced(bench):
     """Its holder sees the error; its slot is free again after the release."""
     lease = await bench.lease()
@@ -202,6 +204,7 @@ async def test_ddl_is_noticed_by_every_connection(dsn):
             await bench.pool.release(lease)
 
 
+@pytest.mark.one_version
 async def test_two_thousand_callers_share_ten_connections(dsn):
     """All are served, in every lane, and no slot is lost."""
     async with Open(dsn, max_pool_size=10) as bench:
@@ -215,6 +218,7 @@ async def test_two_thousand_callers_share_ten_connections(dsn):
         assert found.connects <= 10
 
 
+@pytest.mark.one_version
 async def test_the_server_stopped_and_started_again(dsn, server):
     """The pool says why, costs the server little, and recovers by itself."""
     async with Open(dsn, min_pool_size=2) as bench:
@@ -261,6 +265,7 @@ async def test_an_unknown_database_is_named(dsn):
     await pool.close(1.0)
 
 
+@pytest.mark.one_version
 async def test_connections_over_tcp_are_guarded(tcp_dsn):
     """Keepalive and the bound on unacknowledged data are on the real socket."""
     async with Open(tcp_dsn) as bench:
@@ -272,6 +277,7 @@ async def test_connections_over_tcp_are_guarded(tcp_dsn):
         await bench.pool.release(lease)
 
 
+@pytest.mark.one_version
 async def test_a_caller_cancelled_in_a_query_gives_back_a_working_connection(dsn):
     """The driver's cancel request is awaited by the reset, within its bound."""
     async with Open(dsn, max_pool_size=1) as bench:
@@ -294,6 +300,7 @@ async def test_a_caller_cancelled_in_a_query_gives_back_a_working_connection(dsn
         assert await bench.once() == 1
 
 
+@pytest.mark.one_version
 async def test_a_release_cancelled_on_the_way_comes_back_clean(dsn):
     """The reset is finished in the background; the same connection serves the next caller."""
     async with Open(dsn, max_pool_size=1) as bench:
@@ -308,6 +315,7 @@ async def test_a_release_cancelled_on_the_way_comes_back_clean(dsn):
         assert await bench.once("SHOW work_mem") != "64kB"
 
 
+@pytest.mark.one_version
 async def test_expire_replaces_every_connection(bench):
     """Idle ones now, held ones when they come back."""
     await bench.pool.warmup(3)
@@ -324,6 +332,7 @@ async def test_expire_replaces_every_connection(bench):
     assert len(after) == 3
 
 
+@pytest.mark.one_version
 @pytest.mark.slow
 async def test_random_work_cancels_and_kills_conserve_every_slot(dsn):
     """A seeded storm on a real server; every invariant is checked after every event."""

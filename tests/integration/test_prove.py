@@ -79,6 +79,7 @@ async def test_two_pools_are_compared(clone, scan, capsys):
     assert min(found["requests"]) > 0 == sum(found["failed"])
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -161,6 +161,7 @@ async def test_the_mix_of_one_database_is_sent_to_another(counted, databases, ca
     assert found["total"]["requests"] > 0 == found["total"]["failed"]
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -178,6 +179,7 @@ async def test_what_cannot_be_replayed_is_one_line(dsn, capsys, arguments, words
     assert words in said.err
 
 
+@pytest.mark.one_version
 async def test_writes_belong_to_replay(dsn, capsys):
     """The other workloads are what they are."""
     assert await asyncio.to_thread(cli.main, ["bench", dsn, "--writes"]) == 2

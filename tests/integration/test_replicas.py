@@ -101,6 +101,7 @@ async def test_inside_a_transaction_that_may_write_every_read_goes_to_the_primar
             assert await db.fetchval(IS_STANDBY, read=True)
 
 
+@pytest.mark.one_version
 async def test_a_primary_among_the_replicas_is_passed_over(trio):
     """So a service may name all members, whatever they are at the moment."""
     primary, standbys = trio
@@ -149,6 +150,7 @@ async def test_what_a_lease_wrote_is_seen_while_it_is_held(db):
         assert await db.fetchval("SELECT value FROM counter WHERE id = 95", read=True) == 1
 
 
+@pytest.mark.one_version
 async def test_without_a_scope_a_read_sees_all_that_this_process_wrote(db):
     """Whichever task wrote it."""
     for value in range(100, 110):
@@ -170,6 +172,7 @@ async def test_a_token_carries_it_to_another_process(trio, db):
         assert await db.fetchval(IS_STANDBY, read=True)
 
 
+@pytest.mark.one_version
 async def test_what_is_written_in_a_scope_is_seen_by_those_around_it_and_by_those_without_one(trio):
     """Scopes nest, by key or without one."""
     change, look = "UPDATE counter SET value = $1 WHERE id = 94", "SELECT value FROM counter WHERE id = 94"
@@ -189,6 +192,7 @@ async def test_what_is_written_in_a_scope_is_seen_by_those_around_it_and_by_thos
         assert sum(reads(db)) > 0
 
 
+@pytest.mark.one_version
 async def test_a_key_that_may_have_been_forgotten_sees_what_was_written_under_it(trio, monkeypatch):
     """Of many keys the oldest are let go."""
     monkeypatch.setattr("magnus.replicas._KEYS", 1)
@@ -202,6 +206,7 @@ async def test_a_key_that_may_have_been_forgotten_sees_what_was_written_under_it
                 assert await db.fetchval("SELECT value FROM counter WHERE id = 92", read=True) == value
 
 
+@pytest.mark.one_version
 async def test_what_is_no_token_is_told_once_and_what_was_made_up_waits_for_nobody(db):
     """A place that nobody wrote: the primary answers at once, and with it comes a token that is one."""
     for _ in range(3):
@@ -239,6 +244,7 @@ def service(db):
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://test")
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("way", ["header", "cookie"])
 async def test_a_token_goes_with_the_response_and_comes_with_the_next_request(trio, db, way):
     """To another process, over standbys that lag; without it that one need not see the write."""
@@ -257,6 +263,7 @@ async def test_a_token_goes_with_the_response_and_comes_with_the_next_request(tr
         assert unread.json()[1]
 
 
+@pytest.mark.one_version
 async def test_a_response_whose_token_nobody_knows_sends_the_next_request_to_the_primary(db, monkeypatch):
     """The write is done, and its response is not lost."""
 
@@ -274,6 +281,7 @@ async def test_a_response_whose_token_nobody_knows_sends_the_next_request_to_the
         assert found.headers["Magnus-Read-Token"] != "0-0"
 
 
+@pytest.mark.one_version
 async def test_who_wrote_nothing_does_not_wait(db):
     """In a scope of its own."""
     await db.execute("UPDATE counter SET value = 1 WHERE id = 97")
@@ -396,6 +404,7 @@ async def test_a_token_that_only_the_primary_may_answer_holds_within_other_scope
         assert not await db.fetchval(IS_STANDBY, read=True)
 
 
+@pytest.mark.one_version
 async def test_what_is_kept_for_others_is_read_from_the_primary(db):
     """A standby's answer would be kept past the change that it had not seen yet."""
 

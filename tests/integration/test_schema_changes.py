@@ -7,6 +7,7 @@ import random
 from collections import Counter
 
 import asyncpg
+import pytest
 
 from magnus import Database, DatabaseConfig
 from tests.facade_fakes import until
@@ -131,6 +132,7 @@ async def test_statements_and_units_notice_nothing(target):
     assert written == total
 
 
+@pytest.mark.one_version
 async def test_without_repeats_of_units_the_statements_still_notice_nothing(target):
     calls = {f.__name__: f for f in (read, write, plain_write)}
     failed, written, total = await under_load(target, calls, max_retries=1)
@@ -163,6 +165,7 @@ async def whole(db, id):
     return 0
 
 
+@pytest.mark.one_version
 async def test_a_read_of_whole_rows_notices_nothing_either(target):
     """There the driver finds out when it decodes, after the server has answered."""
     failed, *_ = await under_load(target, {"whole": whole, "read": read})

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from tests.servers import binaries_or_skip
+from tests.servers import asked_versions, binaries_or_skip
 
 
 @pytest.mark.parametrize("time", ["first", "second"])
@@ -21,6 +21,12 @@ async def test_the_server_is_of_the_version_under_test(tcp_dsn, pg_version):
     con = await asyncpg.connect(tcp_dsn)
     assert con.get_server_version().major == pg_version
     await con.close()
+
+
+@pytest.mark.one_version
+def test_what_is_marked_runs_on_the_first_version_alone(request, pg_version):
+    """Of those that were asked for."""
+    assert pg_version == asked_versions(request.config)[0]
 
 
 def test_templates_are_built_once_and_copied(databases, background_loop):

@@ -300,6 +300,7 @@ MUTANTS = {
 }  # fmt: skip
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("name", MUTANTS)
 async def test_each_rule_is_needed(bench, name, monkeypatch):
     """With one rule switched off, its program leaves something; with the rule it does not."""

@@ -60,6 +60,7 @@ async def test_neutral_work_is_not_reset(db, resets):
     assert db.get_stats()["pool_stats"]["free"] == 1
 
 
+@pytest.mark.one_version
 async def test_always_is_always(dsn, resets):
     """As configured."""
     db = await opened(dsn, reset="always")
@@ -98,6 +99,7 @@ async def test_the_servers_limit_follows_the_lane_across_leases(db, resets):
     assert resets == []
 
 
+@pytest.mark.one_version
 async def test_a_limit_ends_the_statement_on_both_sides(db):
     """The caller at once, the server by a cancel; the connection comes back clean."""
     with pytest.raises(QueryTimeout) as caught:
@@ -109,6 +111,7 @@ async def test_a_limit_ends_the_statement_on_both_sides(db):
     assert db.get_stats()["query_stats"]["timeouts"] == 1
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_statement_frees_its_slot(db):
     """And the cancellation is the caller's own."""
     task = asyncio.create_task(db.fetchval("SELECT pg_sleep(60)"))
@@ -120,6 +123,7 @@ async def test_a_cancelled_statement_frees_its_slot(db):
     assert await db.fetchval("SELECT 4") == 4
 
 
+@pytest.mark.one_version
 async def test_many_limits_at_once_leave_no_slot_and_no_cancellation_behind(dsn):
     """Statements that take about as long as they may: answers, limits and hand-offs in every order."""
     db = Database(DatabaseConfig(dsn=dsn, min_pool_size=4, max_pool_size=4))

@@ -89,6 +89,7 @@ async def pid(con):
     return (await con.execute(text("SELECT pg_backend_pid()"))).scalar_one()
 
 
+@pytest.mark.one_version
 async def test_one_backend_serves_twenty_checkouts(bench):
     """The pool's connection is reused; SQLAlchemy's close does not end it."""
     found = set()
@@ -99,6 +100,7 @@ async def test_one_backend_serves_twenty_checkouts(bench):
     assert len(found) == 1
 
 
+@pytest.mark.one_version
 async def test_a_bare_lease_would_be_closed_at_every_return(dsn):
     """Why the engine is made here: the obvious way opens twenty backends."""
     async with create_pool(dsn, min_size=1, max_size=2) as pool:
@@ -115,6 +117,7 @@ async def test_a_bare_lease_would_be_closed_at_every_return(dsn):
     assert len(found) == 20
 
 
+@pytest.mark.one_version
 async def test_checkouts_never_exceed_the_pool(bench):
     """Thirty at once, two backends."""
 
@@ -139,6 +142,7 @@ async def test_objects_are_stored_and_loaded(sessions):
     assert [book.title for book in author.books] == ["One", "Two"]
 
 
+@pytest.mark.one_version
 async def test_savepoints_roll_back_alone(sessions):
     """`begin_nested`."""
     async with sessions.begin() as session:
@@ -152,6 +156,7 @@ async def test_savepoints_roll_back_alone(sessions):
         assert (await session.scalars(select(Author.name))).all() == ["kept"]
 
 
+@pytest.mark.one_version
 async def test_an_error_rolls_back_and_gives_the_connection_back(bench, sessions):
     """SQLAlchemy's exception around the driver's."""
     with pytest.raises(exc.IntegrityError) as caught:  # noqa: PT012  # the end of the block is the point
@@ -183,6 +188,7 @@ async def test_autocommit_and_isolation_levels(bench):
         await con.execute(text("VACUUM"))
 
 
+@pytest.mark.one_version
 async def test_what_a_checkout_sets_does_not_reach_the_next(bench):
     """The pool's reset."""
     async with bench.engine.connect() as con:
@@ -194,6 +200,7 @@ async def test_what_a_checkout_sets_does_not_reach_the_next(bench):
         assert (await con.execute(text("SHOW work_mem"))).scalar() == "4MB"
 
 
+@pytest.mark.one_version
 async def test_json_is_read_as_before_by_everybody_else(bench, sessions):
     """The engine leaves no codec on a connection that it shares."""
     async with sessions.begin() as session:
@@ -203,6 +210,7 @@ async def test_json_is_read_as_before_by_everybody_else(bench, sessions):
     assert await bench.source.fetchval("SELECT '[1]'::json") == "[1]"
 
 
+@pytest.mark.one_version
 async def test_pre_ping_is_accepted(bench):
     """It has nothing to do here, the pool proves its connections itself."""
     engine = create_engine(bench.source, pool_pre_ping=True)
@@ -211,6 +219,7 @@ async def test_pre_ping_is_accepted(bench):
         assert (await con.execute(text("SELECT 1"))).scalar() == 1
 
 
+@pytest.mark.one_version
 async def test_dispose_leaves_the_source_alone(bench):
     """It belongs to its owner."""
     await bench.engine.dispose()
@@ -220,6 +229,7 @@ async def test_dispose_leaves_the_source_alone(bench):
         assert (await con.execute(text("SELECT 1"))).scalar() == 1
 
 
+@pytest.mark.one_version
 async def test_a_killed_connection_is_replaced(bench, dsn):
     """The checkout at hand fails, the next one works."""
     admin = await asyncpg.connect(dsn)
@@ -233,6 +243,7 @@ async def test_a_killed_connection_is_replaced(bench, dsn):
         assert (await con.execute(text("SELECT 1"))).scalar() == 1
 
 
+@pytest.mark.one_version
 async def test_cancelled_requests_give_their_slots_back(bench, dsn, caplog):
     """In a query, over and over; the pool is whole afterwards, and the log is silent."""
     admin = await asyncpg.connect(dsn)
@@ -263,6 +274,7 @@ async def test_cancelled_requests_give_their_slots_back(bench, dsn, caplog):
     assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
+@pytest.mark.one_version
 async def test_a_forgotten_connection_gives_its_slot_back_when_it_is_collected(bench):
     """SQLAlchemy warns and terminates; the pool does not shrink."""
     con = await bench.engine.connect()
@@ -274,6 +286,7 @@ async def test_a_forgotten_connection_gives_its_slot_back_when_it_is_collected(b
         await until(lambda: bench.held() == 0)
 
 
+@pytest.mark.one_version
 async def test_a_connect_event_sees_an_asyncpg_connection(bench):
     """SQLAlchemy's own way to the driver."""
     seen = []
@@ -286,6 +299,7 @@ async def test_a_connect_event_sees_an_asyncpg_connection(bench):
         assert seen == [await pid(con)]
 
 
+@pytest.mark.one_version
 async def test_the_scopes_lane_and_deadline_hold(dsn):
     """On a Database: the lane of the checkout, the deadline of every statement, on the server too."""
     async with Database(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=4)) as db:
@@ -304,6 +318,7 @@ async def test_the_scopes_lane_and_deadline_hold(dsn):
             assert (await con.execute(text("SELECT 1"))).scalar() == 1
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("option", ["pool_size", "max_overflow", "poolclass", "async_creator", "connect_args"])
 async def test_options_of_another_pool_are_refused(dsn, option):
     """There is only one."""
@@ -311,6 +326,7 @@ async def test_options_of_another_pool_are_refused(dsn, option):
         create_engine(create_pool(dsn), **{option: 1})
 
 
+@pytest.mark.one_version
 async def test_a_foreign_source_is_refused(dsn):
     """Also asyncpg's own pool."""
     with pytest.raises(ConfigError, match="source"):

@@ -226,6 +226,7 @@ async def test_an_impossible_role_is_the_servers_error_and_costs_no_slot(db):
 # --- cancellation and lost connections
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_task_leaves_no_open_transaction(db):
     """Cancelled in the middle of a statement: when the task is done, the transaction is over."""
     is_inside = asyncio.Event()
@@ -249,6 +250,7 @@ async def test_a_cancelled_task_leaves_no_open_transaction(db):
     assert await db.fetchval(COUNT) == 0
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_begin_by_hand_meets_nobody_else(target):
     """The cancel comes too late and the server begins: the next user must not work in that transaction, and lose it."""
     async with Database(DatabaseConfig(**target, min_pool_size=1, max_pool_size=1)) as db:
@@ -267,6 +269,7 @@ async def test_a_cancelled_begin_by_hand_meets_nobody_else(target):
                 assert not con.is_in_transaction()
 
 
+@pytest.mark.one_version
 async def test_cancellations_at_any_moment_lose_no_slot_and_leave_nothing_open(db):
     """300 transactions cancelled at random: what was acknowledged is stored, all else is not, all slots are free."""
     await db.execute("DROP TRIGGER wait ON t")
@@ -290,6 +293,7 @@ async def test_cancellations_at_any_moment_lose_no_slot_and_leave_nothing_open(d
     assert set(acknowledged) <= stored
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_caller_does_not_cancel_its_commit(db, gate):
     """COMMIT is under way: the cancellation waits, the commit is stored."""
 
@@ -310,6 +314,7 @@ async def test_a_cancelled_caller_does_not_cancel_its_commit(db, gate):
     assert await db.fetchval(COUNT) == 1
 
 
+@pytest.mark.one_version
 async def test_a_timeout_of_the_caller_does_not_cancel_its_commit(db, gate):
     """`asyncio.timeout` around the block: TimeoutError, after the answer; the commit is stored."""
     limit = asyncio.timeout(None)
@@ -347,6 +352,7 @@ async def test_a_connection_lost_during_commit_is_an_unknown_outcome(db, gate):
     assert db.get_stats()["pool_stats"]["used"] == 0
 
 
+@pytest.mark.one_version
 async def test_a_commit_that_takes_too_long_is_cut_off_and_unknown(db, gate, monkeypatch):
     """Its own limit is over: no CancelRequest, the socket goes, nobody claims an outcome."""
     monkeypatch.setattr(commit_module, "COMMIT_LEAST", 0.0)

@@ -223,6 +223,7 @@ async def relay(port: int):
         yield server.sockets[0].getsockname()[1]
 
 
+@pytest.mark.one_version
 async def test_behind_a_tunnel_the_machine_is_asked_for(tcp_dsn, server):
     """The server may be anywhere: this machine's memory is not taken for its own."""
     async with relay(server.port) as port:
@@ -404,6 +405,7 @@ def test_the_plan_for_people(dsn, database, pg_version):
     assert "\x1b" not in out
 
 
+@pytest.mark.one_version
 def test_a_saved_plan_is_the_plan(dsn, tmp_path):
     """The file holds what was shown, under its digest; the words say how to apply it."""
     file = tmp_path / "plan.json"
@@ -418,6 +420,7 @@ def test_a_saved_plan_is_the_plan(dsn, tmp_path):
     assert Plan.loads(file.read_text()).digest[:12] in text
 
 
+@pytest.mark.one_version
 def test_a_plan_that_cannot_be_saved_is_one_line(dsn, tmp_path):
     """Exit code 2, and no half of a file."""
     found = magnus("plan", "-d", dsn, *TOLD, "--out", str(tmp_path / "none" / "plan.json"))
@@ -427,6 +430,7 @@ def test_a_plan_that_cannot_be_saved_is_one_line(dsn, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(("--only", "quick-win-2"), 0), (("--only", "jit"), 1), (("--only", "jit", "--profile", "mixed"), 0)],
@@ -436,6 +440,7 @@ def test_the_detailed_exit_code_says_whether_there_are_changes(dsn, arguments, c
     assert magnus("plan", "-d", dsn, *TOLD, "--detailed-exitcode", *arguments).returncode == code
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -453,6 +458,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(dsn, arguments, named):
     assert found.stderr.count("\n") == 1
 
 
+@pytest.mark.one_version
 def test_more_memory_than_there_is_is_not_believed(dsn):
     """For a local server the least of told and seen counts, and it is said."""
     out = magnus("plan", "-d", dsn, "--memory", "60TB", "--only", "memory").stdout

@@ -246,6 +246,7 @@ async def test_a_connection_lost_before_commit_runs_the_function_again(db, other
     assert len(retries(db)) == 1
 
 
+@pytest.mark.one_version
 async def test_an_error_of_the_functions_own_is_raised_at_once(db):
     """Nothing is stored, nothing is repeated; a swallowed error of the server's is no success."""
     runs = 0
@@ -272,6 +273,7 @@ async def test_an_error_of_the_functions_own_is_raised_at_once(db):
     assert await db.fetchval("SELECT count(*) FROM t") == 0
 
 
+@pytest.mark.one_version
 async def test_attempts_end_with_the_servers_own_error_and_a_note(db):
     """Not a wrapper, not None."""
 
@@ -285,6 +287,7 @@ async def test_attempts_end_with_the_servers_own_error_and_a_note(db):
     assert len(retries(db)) == 2
 
 
+@pytest.mark.one_version
 async def test_a_text_of_several_statements_is_not_repeated_after_an_error(db):
     """Its first half may be committed."""
     with pytest.raises(asyncpg.SerializationError):
@@ -335,6 +338,7 @@ def unknown(db):
     return found
 
 
+@pytest.mark.one_version
 async def test_an_outcome_that_nobody_knows_is_told_once_and_counted(db, other, monkeypatch):
     """Of a transaction, a unit and a statement that writes; not of a read, nor of what was found out by a repeat."""
     lost = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError)
@@ -380,6 +384,7 @@ async def test_the_id_of_a_transaction_is_known_when_it_was_asked_for(db, monkey
         assert caught.value.xid == (wanted if asks else None)
 
 
+@pytest.mark.one_version
 async def test_a_transaction_used_after_its_end_says_so(db):
     """By its own error, whichever way it ended."""
     async with db.transaction() as committed:
@@ -395,6 +400,7 @@ async def test_a_transaction_used_after_its_end_says_so(db):
         await committed.commit()
 
 
+@pytest.mark.one_version
 async def test_a_cancelled_function_leaves_no_open_transaction(db, other):
     """Nothing stored, no session idle in a transaction, the slot back."""
     await other.execute("SELECT pg_advisory_lock(1)")

@@ -68,6 +68,10 @@ async def boom(db: Db) -> None:
 """
 
 
+# A call in an outage ends at its lane's limit.
+PATIENCE = {"MAGNUS_LANE_TIMEOUTS": '{"high": "4s"}'}
+
+
 class Service:
     """
     The service above under uvicorn, in a process of its own.
@@ -84,7 +88,7 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", run],
                 cwd=folder,
-                env={**environ, "DATABASE_URL": dsn, "DB_POOL_MIN": "2", "DB_POOL_MAX": "4"},
+                env={**environ, "DATABASE_URL": dsn, "DB_POOL_MIN": "2", "DB_POOL_MAX": "4", **PATIENCE},
                 stdout=log,
                 stderr=log,
                 pass_fds=[listener.fileno()],
@@ -154,7 +158,7 @@ async def test_readiness_follows_the_server_and_liveness_does_not(own_server, tm
         watch = asyncio.create_task(watch_liveness(client, alive))
         found = await client.get("/api/health/readiness")
         assert found.json() == {"status": "ready", "database": "connected", "pool_size": 3, "pool_free": 3}
-        assert (await client.get("/api/limit")).json() == "11s"
+        assert (await client.get("/api/limit")).json() == "5s"
         stats = (await client.get("/api/health/stats")).json()
         assert stats["query_stats"]["successful"] == 1
         assert (stats["pool_stats"]["connected"], stats["pool_stats"]["max_size"]) == (True, 4)
@@ -169,7 +173,7 @@ async def test_readiness_follows_the_server_and_liveness_does_not(own_server, tm
 
         await own_server.start()
         await until(answers(client, "/api/health/readiness", 200))
-        assert (await client.get("/api/limit")).json() == "11s"
+        assert (await client.get("/api/limit")).json() == "5s"
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
         assert set(alive) == {200}
@@ -199,6 +203,7 @@ async def watch_liveness(client: httpx2.AsyncClient, seen: list[int]) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.one_version
 async def test_a_service_starts_before_its_server(own_server, tmp_path):
     """An unreachable server is an event and a 503, not an exit; the service heals when the server comes."""
     dsn = own_server.dsn()
@@ -209,7 +214,7 @@ async def test_a_service_starts_before_its_server(own_server, tmp_path):
         assert (found.status_code, found.json()["reason"]) == (503, "database_check_failed")
         await own_server.start()
         await until(answers(client, "/api/health/readiness", 200))
-        assert (await client.get("/api/limit")).json() == "11s"
+        assert (await client.get("/api/limit")).json() == "5s"
         assert service.stop() in {0, -signal.SIGTERM}
         assert "database_warmup_failed" in service.log()
 
@@ -233,6 +238,7 @@ def app_on(magnus: Magnus, **more: Any) -> FastAPI:
     return app
 
 
+@pytest.mark.one_version
 def test_the_lifespan_opens_warms_installs_and_closes(dsn):
     """Inside, the pool is warm and `get_database` gives it; outside, nothing is left and it may start again."""
     events: list[Event] = []
@@ -252,6 +258,7 @@ def test_the_lifespan_opens_warms_installs_and_closes(dsn):
     assert [event for event in events if isinstance(event, PoolWarmed)] == [PoolWarmed(3, 3)] * 2
 
 
+@pytest.mark.one_version
 def test_without_settings_the_environment_is_read_at_the_start(dsn, monkeypatch):
     """Making a `Magnus` reads nothing; starting reads DATABASE_URL and its kin."""
     magnus = Magnus(warmup=1)
@@ -262,6 +269,7 @@ def test_without_settings_the_environment_is_read_at_the_start(dsn, monkeypatch)
         assert client.get("/api/health/stats").json()["pool_stats"]["max_size"] == 7
 
 
+@pytest.mark.one_version
 def test_health_never_waits_for_a_connection(dsn):
     """With every connection taken the three routes answer, and a pool that is merely full is ready."""
     magnus = Magnus(DatabaseConfig(dsn=dsn, min_pool_size=1, max_pool_size=1), warmup=1)
@@ -282,6 +290,7 @@ def test_health_never_waits_for_a_connection(dsn):
     assert stats["pool_stats"]["used"] == 1
 
 
+@pytest.mark.one_version
 def test_begin_drain_flips_readiness_while_requests_are_served(dsn):
     """The service says that it will stop before it does."""
     magnus = Magnus(config_of(dsn), warmup=1)
@@ -300,6 +309,7 @@ def test_begin_drain_flips_readiness_while_requests_are_served(dsn):
         assert client.get("/api/health/liveness").status_code == 200
 
 
+@pytest.mark.one_version
 def test_an_inner_lifespan_finds_the_database_open(dsn):
     """It runs inside, its state is kept beside ours, and it ends before the database closes."""
     magnus = Magnus(config_of(dsn), warmup=1)
@@ -322,6 +332,7 @@ def test_an_inner_lifespan_finds_the_database_open(dsn):
     assert seen == [1, 2]
 
 
+@pytest.mark.one_version
 def test_wrong_credentials_stop_the_start(tcp_dsn):
     """Waiting does not heal them: the start fails, and its error holds no password."""
     magnus = Magnus(config_of(tcp_dsn, password=CANARY))
@@ -348,6 +359,7 @@ def test_a_route_works_in_its_lane_on_the_server_too(target):
         assert client.get("/normal").json() == "30s"
 
 
+@pytest.mark.one_version
 def test_a_deadline_of_a_route_ends_its_query_with_a_problem(target):
     """A slow query in a lane with a timeout is 503 query-timeout with Retry-After, and holds no SQL."""
     app = app_on(Magnus(config_of(**target), warmup=1))
@@ -380,6 +392,7 @@ async def count(dsn: str) -> int:
         await con.close()
 
 
+@pytest.mark.one_version
 async def test_a_transaction_of_a_route_is_committed_before_the_response(things):
     """When the caller reads 201 the row is there; an error in the handler or at COMMIT leaves nothing."""
     app = app_on(Magnus(config_of(things), warmup=1))
@@ -422,6 +435,7 @@ async def test_a_lost_connection_is_503_and_the_next_request_is_served(target):
     assert await asyncio.to_thread(drive) == [(503, "database-unavailable"), (503, "outcome-unknown")]
 
 
+@pytest.mark.one_version
 async def test_events_of_an_outage_reach_the_observers(own_server):
     """Warm-up fails without a server; when it comes back the pool is warmed again without a request."""
     events: asyncio.Queue[Event] = asyncio.Queue()
@@ -439,6 +453,7 @@ async def test_events_of_an_outage_reach_the_observers(own_server):
         assert event.connections == 2
 
 
+@pytest.mark.one_version
 def test_a_dependency_of_the_application_may_use_the_database(target):
     """`Db` works in dependencies of one's own, with yield and at request scope."""
 

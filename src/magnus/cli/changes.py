@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from magnus.cli.app import FromShared, Shared, _carry_out
+from magnus.cli.options import FromShared, Shared, carry_out
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -185,7 +185,7 @@ def history(
 def _change(command: str, call: Callable[[], Awaitable[Answer | Failure]], shared: Shared) -> int:
     from magnus.cli.tuning import guarded
 
-    return _carry_out(command, lambda: asyncio.run(guarded(command, call)), shared)
+    return carry_out(command, lambda: asyncio.run(guarded(command, call)), shared)
 
 
 COMMANDS = (apply, verify, rollback, history, drift)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from magnus.cli.app import FromShared, _carry_out, _positive, _span
+from magnus.cli.options import FromShared, carry_out, positive, span
 from magnus.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,13 +57,13 @@ def bench(
     from magnus.cli.words import options
 
     if writes and workload != "replay":
-        return _carry_out("bench", lambda: refused("--writes", workload, "is of the workload replay alone"), shared)
+        return carry_out("bench", lambda: refused("--writes", workload, "is of the workload replay alone"), shared)
     if compare is not None:
-        return _carry_out("bench", lambda: call_compare(*compare), shared)
-    return _carry_out("bench", lambda: call(
-        target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=_span("--duration", duration) or 0.0,
-        warm_up=_span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
-        seed=seed, think=_span("--think", think) or 0.0, thresholds=threshold, save=save, html=html,
+        return carry_out("bench", lambda: call_compare(*compare), shared)
+    return carry_out("bench", lambda: call(
+        target or shared.dsn, os.environ, workload=workload, rate=rate, seconds=span("--duration", duration) or 0.0,
+        warm_up=span("--warmup", warmup), clients=clients, processes=processes, connections=connections, pool=pool,
+        seed=seed, think=span("--think", think) or 0.0, thresholds=threshold, save=save, html=html,
         options={**options(option), **({"writes": "yes"} if writes else {})},
     ), shared)  # fmt: skip
 
@@ -104,15 +104,15 @@ def prove(
     from magnus.loadtest import Design
 
     def work() -> Answer | Failure:
-        seconds = _span("--slice", slice_) or 0.0
-        design = Design(workload, pairs, seconds, _positive("--clients", clients), by=by, seed=seed)
+        seconds = span("--slice", slice_) or 0.0
+        design = Design(workload, pairs, seconds, positive("--clients", clients), by=by, seed=seed)
         wish = Wish(
             options(a), options(b), options(settings), index, options(option),
-            _positive("--connections", connections), save,
+            positive("--connections", connections), save,
         )  # fmt: skip
         return call(target or shared.dsn, os.environ, wish, design)
 
-    return _carry_out("prove", work, shared)
+    return carry_out("prove", work, shared)
 
 
 def refused(name: str, value: object, reason: str) -> Answer:

@@ -6,7 +6,6 @@ runs no library outside of a short list, so it can touch nothing of the server i
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shutil
@@ -21,13 +20,17 @@ from typing import TYPE_CHECKING, Final
 from magnus.embedded import Account, Binaries, ClusterError, PidFile, free_port, temporary_home
 from magnus.errors import ConfigError, PreflightFailed
 from magnus.tuning import host, quoting
+from magnus.tuning.candidate import Candidate, candidate
+from magnus.tuning.headroom import Memory, shortage, worst
 from magnus.tuning.setting import split_list
 from magnus.tuning.units import MB, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from magnus.tuning.local import Site
+
+__all__ = ["Candidate", "Memory", "Report", "candidate", "shortage", "try_out", "worst"]
 
 _LIMIT: Final = 60.0
 _POLL: Final = 0.02
@@ -76,53 +79,6 @@ _CUT_OFF: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """
-    The configuration as it would be: settings of the files with the changes in them, and of the command line.
-
-    Attributes:
-        settings: Name -> value, the files' last word.
-        given: Name -> value from the command line.
-        changed: The names that the plan changes.
-        known: Every setting of this server's version.
-    """
-
-    settings: Mapping[str, str]
-    given: Mapping[str, str]
-    changed: frozenset[str]
-    known: frozenset[str]
-
-    def value(self, name: str) -> str:
-        return self.given.get(name, self.settings.get(name, ""))
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """
-    What the numeric proof compares with. Bytes; None: not known.
-
-    Attributes:
-        limit: The machine's memory or the least limit above the server.
-        available: What is free for a trial.
-        shared_now: The running server's shared memory.
-    """
-
-    limit: int | None
-    available: int | None
-    shared_now: int | None
-
-    @classmethod
-    def here(cls, pid: int | None, shared_now: int | None) -> Memory:
-        """
-        Look at this machine, within the limits of the server's own process.
-        """
-        found = host.memory_of(host.read_text, str(pid or "self"))
-        text = host.read_text("/proc/meminfo") or ""
-        room = [amount for amount in (_meminfo(text, "MemAvailable"), _commit_room(text)) if amount is not None]
-        return cls(None if found is None else int(found.value), min(room, default=None), shared_now)
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """
     What the trial showed.
@@ -138,40 +94,6 @@ class Report:
     notes: tuple[str, ...] = ()
     shared_memory: int | None = None
     seconds: float = 0.0
-
-
-def candidate(
-    files: Iterable[tuple[str, str]],
-    changes: Mapping[str, str | None],
-    *,
-    entries: Mapping[str, str],
-    given: Mapping[str, str],
-    known: Iterable[str],
-) -> Candidate:
-    """
-    Return the resulting configuration.
-
-    Args:
-        files: Every setting of every file in the order that counts, those of postgresql.auto.conf last.
-        changes: Name -> new value; None takes it out of postgresql.auto.conf.
-        entries: What postgresql.auto.conf holds now.
-        given: What the command line gives.
-        known: Every setting of this version.
-    """
-    rows = list(files)
-    found: dict[str, str] = {}
-    for name, value in rows:
-        found[name.lower()] = value
-    for name, value_or_none in changes.items():
-        key = name.lower()
-        if value_or_none is not None:
-            found[key] = value_or_none
-        elif key in entries:
-            below = [value for other, value in rows if other.lower() == key][:-1]
-            found.pop(key, None)
-            found.update({key: below[-1]} if below else {})
-    changed = frozenset(name.lower() for name in changes)
-    return Candidate(found, dict(given), changed, frozenset(name.lower() for name in known))
 
 
 def try_out(wanted: Candidate, site: Site, memory: Memory) -> Report:
@@ -414,45 +336,3 @@ _MARKS: Final = (
 
 def _mentions(words: str, value: str) -> bool:
     return any(item and f'"{item}"' in words for item in (value, *split_list(value)))
-
-
-def _meminfo(text: str, name: str) -> int | None:
-    match = re.search(rf"^{name}:\s*([0-9]+)\s*kB", text, re.MULTILINE)
-    return int(match[1]) * 1024 if match else None
-
-
-def _commit_room(text: str) -> int | None:
-    """
-    Where the kernel does not overcommit, mapped memory counts whether it is touched or not.
-    """
-    if (host.read_text("/proc/sys/vm/overcommit_memory") or "").strip() != "2":
-        return None
-    limit, used = _meminfo(text, "CommitLimit"), _meminfo(text, "Committed_AS")
-    return None if limit is None or used is None else max(0, limit - used)
-
-
-def shortage(settings: Mapping[str, float | None], shared_memory: int, limit: int) -> str | None:
-    """
-    Say why sessions could need more than there is, None when they cannot; bytes and counts in `settings`.
-
-    The part for the system and the 8 MB a session are the optimizer's own budget (see the docs on formulas).
-    """
-    sessions, each = settings.get("max_connections") or 0.0, settings.get("work_mem") or 0.0
-    vacuum = settings.get("autovacuum_work_mem") or -1
-    vacuum = (settings.get("maintenance_work_mem") or 0.0) if vacuum < 0 else vacuum
-    rest = min(max(limit * 0.1, 512 * MB), 8192 * MB)
-    room = limit - shared_memory - rest - (settings.get("autovacuum_max_workers") or 0) * vacuum - sessions * 8 * MB
-    if sessions * each <= max(room, 0.0):
-        return None
-    return (
-        f"{math.floor(sessions)} sessions x {shown(each)} = {shown(sessions * each)} is more than the "
-        f"{shown(max(room, 0.0))} that {shown(limit)} leave for them"
-    )
-
-
-def worst(names: Sequence[str]) -> str:
-    """
-    Return which of the changed settings to name for a shortage of memory.
-    """
-    order = ("work_mem", "max_connections", "maintenance_work_mem", "autovacuum_work_mem", "autovacuum_max_workers")
-    return next((name for name in order if name in names), "")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from magnus.errors import PreflightFailed
 from magnus.tuning import autoconf, look, preflight
+from magnus.tuning.candidate import candidate
 from magnus.tuning.change import Kind
-from magnus.tuning.preflight import Memory, Report
+from magnus.tuning.headroom import Memory, shortage, worst
+from magnus.tuning.preflight import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +49,7 @@ async def rehearse(session: Session, changes: Sequence[Change], told_memory: int
     content = await look.auto_conf(session.con, site)
     if files is None or content is None:
         return Report("not tried", (f"role {server.permissions.role} may not read pg_file_settings",))
-    found = preflight.candidate(
+    found = candidate(
         [(name, value) for name, value, _ in files],
         wanted,
         entries=autoconf.values(content),
@@ -77,9 +79,9 @@ def prove(server: Server, wanted: Mapping[str, str | None], shared_memory: int, 
     then = {name: _amount(server, name, wanted) for name in _TERMS}
     if _need(then) <= _need(now):
         return
-    reason = preflight.shortage(then, shared_memory, limit)
+    reason = shortage(then, shared_memory, limit)
     if reason is not None:
-        name = preflight.worst([name for name in wanted if then.get(name) != now.get(name)])
+        name = worst([name for name in wanted if then.get(name) != now.get(name)])
         raise PreflightFailed(f"{name} = {wanted.get(name)!r}" if name else "", reason)
 
 

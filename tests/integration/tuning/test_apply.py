@@ -7,6 +7,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from magnus.tuning import quoting
 from magnus.tuning.change import Change, Kind
 from magnus.tuning.service import wait_until
@@ -132,6 +134,7 @@ def test_a_library_that_somebody_added_stays_loaded(bench: Bench):
     assert bench.auto_conf.read_bytes().endswith(b"shared_preload_libraries = 'auto_explain'\n")
 
 
+@pytest.mark.one_version
 def test_runs_come_out_last_first_and_an_older_one_alone_is_a_conflict(bench: Bench):
     """What a later run of ours set stands in the way of taking back only the earlier one, and the message says so."""
     before = bench.auto_conf.read_bytes()
@@ -143,6 +146,7 @@ def test_runs_come_out_last_first_and_an_older_one_alone_is_a_conflict(bench: Be
     assert bench.auto_conf.read_bytes() == before
 
 
+@pytest.mark.one_version
 def test_one_change_of_a_run_can_be_taken_back(bench: Bench):
     """By its id; the others stand."""
     bench.apply(bench.plan(bench.setting("work_mem", "9MB"), bench.setting("random_page_cost", "1.1")))
@@ -238,6 +242,7 @@ def test_a_role_setting_comes_back_to_its_former_value(bench: Bench):
     assert bench.sql(value) == f"{name}=10min"
 
 
+@pytest.mark.one_version
 def test_one_operator_at_a_time(bench: Bench):
     """A held lock refuses, from whatever database, and nothing is changed."""
     plan = bench.plan(bench.setting("work_mem", "9MB"))
@@ -262,6 +267,7 @@ def test_one_operator_at_a_time(bench: Bench):
         other.join()
 
 
+@pytest.mark.one_version
 def test_nothing_is_changed_without_agreement(bench: Bench):
     """No terminal and no --yes, or another name: exit code 4."""
     file = bench.folder / "plan.json"
@@ -311,6 +317,7 @@ def test_without_a_file_it_plans_on_the_spot(bench: Bench):
     assert (bench.auto_conf.read_bytes(), bench.objects()) == (before, objects)
 
 
+@pytest.mark.one_version
 def test_a_file_that_is_no_plan_is_a_mistake(bench: Bench):
     """Exit code 2 and the file's name."""
     assert "cannot be read" in bench.magnus("apply", str(bench.folder / "none.json"), "--yes", code=2).err
@@ -318,6 +325,7 @@ def test_a_file_that_is_no_plan_is_a_mistake(bench: Bench):
     assert "cannot be read" in bench.magnus("apply", str(bench.folder / "odd.json"), "--yes", code=2).err
 
 
+@pytest.mark.one_version
 def test_only_some_of_a_plan(bench: Bench):
     """--only takes ids, settings, groups and quick wins."""
     plan = bench.plan(bench.setting("work_mem", "9MB"), bench.setting("random_page_cost", "1.1", group="planner"))
@@ -326,6 +334,7 @@ def test_only_some_of_a_plan(bench: Bench):
     bench.magnus("rollback", "--yes")
 
 
+@pytest.mark.one_version
 def test_a_journal_that_cannot_be_written_changes_nothing(bench: Bench):
     """No folder, no change: the error names the folder and the way out."""
     bench.journal = bench.folder / "plan.json" / "journal"
@@ -335,6 +344,7 @@ def test_a_journal_that_cannot_be_written_changes_nothing(bench: Bench):
     assert bench.auto_conf.read_bytes() == before
 
 
+@pytest.mark.one_version
 def test_a_full_disk_stops_before_the_next_change(bench: Bench, monkeypatch):
     """The journal's line for the second change finds no room: the first stands, is named, and can be taken back."""
     real, calls = os.write, []
@@ -356,6 +366,7 @@ def test_a_full_disk_stops_before_the_next_change(bench: Bench, monkeypatch):
     assert bench.auto_conf.read_bytes() == before
 
 
+@pytest.mark.one_version
 def test_a_tampered_journal_is_refused(bench: Bench):
     """A changed reason breaks the chain."""
     bench.apply(bench.plan(bench.setting("work_mem", "9MB")), "--reason", "CHG-1")
@@ -367,6 +378,7 @@ def test_a_tampered_journal_is_refused(bench: Bench):
     bench.magnus("rollback", "--yes")
 
 
+@pytest.mark.one_version
 def test_a_torn_last_line_is_tolerated_and_said(bench: Bench):
     """Half of a line that a crash left: what it meant is looked up on the server."""
     bench.apply(bench.plan(bench.setting("work_mem", "9MB")))

@@ -86,6 +86,7 @@ def test_a_bad_plan_is_refused_with_the_reason(bench: Bench, kind: str):
     assert bench.sql("SELECT pg_postmaster_start_time()") == started
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("name", "sql"),
     [
@@ -101,6 +102,7 @@ def test_sql_in_a_name_or_beside_the_change_is_refused(bench: Bench, name: str, 
     assert "is no name of a setting" in said.err or "its SQL does not do what the change says" in said.err
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     "script", ["DROP TABLE x", "CREATE TABLE y (i int); DELETE FROM x", "GRANT ALL ON SCHEMA public TO x", "DO $$$$"]
 )
@@ -117,6 +119,7 @@ def test_an_extension_that_the_server_lacks_is_refused(bench: Bench):
     assert "install its package" in bench.apply(bench.plan(change), code=4).err
 
 
+@pytest.mark.one_version
 def test_a_stale_plan_says_what_differs(bench: Bench):
     """The value that the plan was made from is not the one that is there."""
     plan = bench.plan(bench.setting("work_mem", "9MB"))
@@ -126,6 +129,7 @@ def test_a_stale_plan_says_what_differs(bench: Bench):
     assert "work_mem was '4MB' when the plan was made and is '6MB' now" in said.err
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("part", "value", "words"),
     [
@@ -142,6 +146,7 @@ def test_a_plan_for_another_server_is_refused(bench: Bench, part: str, value: ob
     assert words in bench.apply(plan, code=4).err
 
 
+@pytest.mark.one_version
 def test_a_plan_that_was_edited_is_refused(bench: Bench):
     """Its digest does not hold any more."""
     plan = replace(bench.plan(bench.setting("work_mem", "9MB")), created="later")
@@ -209,6 +214,7 @@ def test_a_server_that_does_not_start_is_put_right_without_it(bench: Bench):
     assert bench.magnus("history").data["runs"][0]["standing"] == 0
 
 
+@pytest.mark.one_version
 def test_offline_somebody_elses_line_stays(bench: Bench):
     """Three-way without a server."""
     bench.apply(bench.plan(bench.setting("jit", "off"), bench.setting("work_mem", "9MB")))

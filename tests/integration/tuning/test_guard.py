@@ -157,6 +157,7 @@ def test_what_others_set_meanwhile_survives_the_putting_back(bench: Bench):
     assert guard.merged(b"work_mem = '9MB'\njit = 'off'\n", given) == b"work_mem = '5MB'\n"
 
 
+@pytest.mark.one_version
 def test_orders_survive_the_pipe(bench: Bench):
     """They are plain data, and hold no connection string."""
     given = orders(bench, timeout=1, before=b"")
@@ -164,6 +165,7 @@ def test_orders_survive_the_pipe(bench: Bench):
     assert "postgresql://" not in str(given.to_json())
 
 
+@pytest.mark.one_version
 def test_a_verdict_counts_once(bench: Bench):
     """A second dead-man with the same orders does not restart again."""
     given = orders(bench, timeout=5, before=bench.auto_conf.read_bytes())

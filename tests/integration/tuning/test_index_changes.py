@@ -184,6 +184,7 @@ def test_what_a_build_waits_for_is_told(trading: Bench):
     bench.magnus("rollback", "--yes")
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("end", ["resume", "rollback"])
 def test_killed_in_the_middle_of_a_build(trading: Bench, end: str):
     """The server goes on building, and its lock keeps a second magnus out; afterwards both ways are right."""
@@ -206,6 +207,7 @@ def test_killed_in_the_middle_of_a_build(trading: Bench, end: str):
     assert is_valid(bench) is None
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(("line", "is_after"), [(2, True), (3, False)])
 def test_killed_before_or_after_a_build(trading: Bench, line: int, is_after: bool):  # noqa: FBT001
     """Only intended, or made and not noted: resume makes it once, rollback drops it."""
@@ -316,6 +318,7 @@ def test_what_uses_the_index_by_now_is_kept(trading: Bench):
     bench.magnus("rollback", "--yes")
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(
     ("sql", "words"),
     [

@@ -59,6 +59,7 @@ CAMPAIGN = bool(os.environ.get("MAGNUS_CAMPAIGN"))
 SHORT = [(1, True), (2, True), (3, False), (6, True), (8, True), (9, False), (12, True), (13, False)]
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize(("line", "is_after"), POINTS if CAMPAIGN else SHORT)
 def test_killed_at_a_line_of_the_journal(mixed: Bench, line: int, is_after: bool):  # noqa: FBT001
     """Resume finishes exactly the plan; rollback, instead of it or after it, brings back what was there."""
@@ -83,12 +84,14 @@ def test_killed_at_a_line_of_the_journal(mixed: Bench, line: int, is_after: bool
     assert (bench.auto_conf.read_bytes(), bench.objects()) == (before, objects)
 
 
+@pytest.mark.one_version
 def test_the_list_of_lines_is_complete(mixed: Bench):
     """One line more than a run writes kills nobody."""
     assert run_and_kill(words(mixed, mixed_plan(mixed)), LINES + 1, is_after=False) == 0
     mixed.magnus("rollback", "--all", "--yes")
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("line", range(1, LINES) if CAMPAIGN else (2, 5, 11))
 def test_a_rollback_that_is_killed_is_finished_by_the_next(mixed: Bench, line: int):
     """Every line of the rollback's own: an undo and an undone for each change, and the bytes at the end."""

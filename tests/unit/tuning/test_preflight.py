@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from magnus.tuning import local, preflight
-from magnus.tuning.preflight import candidate, shortage
+from magnus.tuning.candidate import candidate
+from magnus.tuning.headroom import shortage
 from magnus.tuning.units import GB, MB
 
 KNOWN = ("work_mem", "jit", "shared_buffers", "archive_command")
