@@ -344,7 +344,8 @@ async def _connect_to(asked: dict[str, Any]) -> Connection:
         return await _connect_as(kind, arguments)
     loop = asyncio.get_running_loop()
     con = await _connect_as(kind, {"loop": Corking(loop), **arguments})
-    con._loop = loop  # type: ignore[attr-defined]  # noqa: SLF001  # by which the driver finds the running task
+    if isinstance(con, PooledConnection):
+        con._loop = loop  # type: ignore[attr-defined]  # noqa: SLF001  # by which the driver finds the running task
     return con
 
 

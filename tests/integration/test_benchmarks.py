@@ -110,7 +110,8 @@ def test_the_generator_says_how_late_it_was_and_what_pgbench_measured(tmp_path):
     assert [row["name"] for row in found["tables"][0]["rows"]] == ["1 process at 500/s", "2 processes at 500/s"]
     if "pgbench is not installed" not in done.stdout:
         assert {row["name"] for row in found["tables"][1]["rows"]} == {
-            "pgbench", "magnus bench, no pool", "magnus bench, its pool", "magnus bench, asyncpg's",
+            "pgbench", "magnus bench, no pool", "magnus bench, no pool, evenly", "magnus bench, its pool",
+            "magnus bench, asyncpg's",
         }  # fmt: skip
 
 
