@@ -359,7 +359,7 @@ MUTANTS = (
     Mutant(
         "A BEGIN that was not sent stays to be sent",
         "src/magnus/_driver_fast.py",
-        "                self.ahead = text  # an argument does not fit, and nothing was sent",
+        "                self.ahead = ahead  # an argument does not fit, and nothing was sent",
         "                pass",
         ("tests/integration/test_begin.py::test_an_argument_that_does_not_fit_leaves_the_transaction_open",),
     ),
@@ -380,7 +380,7 @@ MUTANTS = (
     Mutant(
         "After a BEGIN that was cut short nothing runs outside",
         "src/magnus/_driver_fast.py",
-        "self.ahead = text if self._transport.take_back() else DOUBT",
+        "self.ahead = ahead if self._transport.take_back() else DOUBT",
         "self._transport.take_back()",
         ("tests/integration/test_begin.py::test_after_a_statement_that_was_cut_short_with_its_begin_nothing_runs_outside",),
     ),
@@ -1175,6 +1175,11 @@ MUTANTS = (
         "_routing.py", "standing is None or standing.replayed.timeline != primary.position.timeline",
         "standing is None",
         "unit/test_routing.py::test_a_standby_on_another_timeline_is_passed_over_however_far_it_is",
+    ),
+    unit(
+        "What was written after a promotion that nobody noticed here is read where it is",
+        "_routing.py", "return is_there and now - standing.seen_at <= max_lag", "return False",
+        "unit/test_routing.py::test_what_was_written_after_a_promotion_that_nobody_noticed_here_is_read_where_it_is",
     ),
     unit(
         "A standby that has not what must be seen is not asked",

@@ -28,6 +28,7 @@ UNREADABLE: Final = (TypeError, ValueError, ArithmeticError, KeyError)
 """What `decode` raises."""
 
 _EXACT: Final = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+_PLAIN: Final = frozenset({str, int, bool, type(None)})  # these very types, no subclasses: JSON has them
 _TEXTS: Final = (dt.datetime, dt.date, dt.time)
 
 
@@ -69,6 +70,8 @@ def to_plain(value: Any, *, is_canonical: bool = False) -> Any:  # noqa: C901, P
     """
     Return a value in the types of JSON. `is_canonical`: equal values give equal results.
     """
+    if type(value) in _PLAIN:  # most of what there is in an answer
+        return value
     if isinstance(value, enum.Enum):
         return to_plain(value.value, is_canonical=is_canonical)
     if value is None or isinstance(value, str | bool | int):
@@ -89,8 +92,8 @@ def to_plain(value: Any, *, is_canonical: bool = False) -> Any:  # noqa: C901, P
         # A canonical form needs the fields' own values; the model's JSON keeps the zeros of a decimal.
         return to_plain(value.model_dump(mode="python" if is_canonical else "json"), is_canonical=is_canonical)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = ((item.name, getattr(value, item.name)) for item in dataclasses.fields(value))
-        return {name: to_plain(each, is_canonical=is_canonical) for name, each in found}
+        names = (name for name, _, _ in _fields(type(value)))
+        return {name: to_plain(getattr(value, name), is_canonical=is_canonical) for name in names}
     if isinstance(value, Mapping):
         return {_key(name): to_plain(each, is_canonical=is_canonical) for name, each in value.items()}
     if isinstance(value, AbstractSet):
@@ -116,6 +119,11 @@ def from_plain(found: Any, kind: Any) -> Any:  # noqa: C901, PLR0911  # one bran
     """
     Return the value of a type that JSON's types hold.
     """
+    if type(found) is kind and kind in _PLAIN:
+        return found
+    read = _READERS.get(kind) if isinstance(kind, type) else None
+    if read is not None:
+        return read(_checked(found, str))
     origin = typing.get_origin(kind)
     if kind is Any or kind is object:
         return found
@@ -135,9 +143,6 @@ def from_plain(found: Any, kind: Any) -> Any:  # noqa: C901, PLR0911  # one bran
         return _record(found, kind)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(found)
-    read = _READERS.get(kind)
-    if read is not None:
-        return read(_checked(found, str))
     return kind(_checked(found, kind)) if kind in {list, dict} else _simple(found, kind)
 
 
@@ -185,14 +190,22 @@ def _container(found: Any, origin: Any, kinds: tuple[Any, ...]) -> Any:
 def _record(found: Any, kind: Any) -> Any:
     values, hints = _checked(found, dict), _hints(kind)
     return kind(**{
-        item.name: from_plain(values[item.name], hints[item.name])
-        for item in dataclasses.fields(kind)
-        if item.init and (item.name in values or not _has_default(item))
+        name: from_plain(values[name], hints[name])
+        for name, is_given, is_needed in _fields(kind)
+        if is_given and (is_needed or name in values)
     })
 
 
-def _has_default(item: dataclasses.Field[Any]) -> bool:
-    return item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+@lru_cache(256)
+def _fields(kind: type) -> tuple[tuple[str, bool, bool], ...]:
+    """
+    Return of each field of a dataclass: its name, whether its constructor takes it, and whether it must have it.
+    """
+    missing = dataclasses.MISSING
+    return tuple(
+        (item.name, item.init, item.default is missing and item.default_factory is missing)
+        for item in dataclasses.fields(kind)
+    )
 
 
 @lru_cache(256)

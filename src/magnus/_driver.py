@@ -265,13 +265,14 @@ class SharedConnection(PooledConnection):
 _WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"  # where the server warns from; its words are translated, this is not
 
 
-def begin_with_next(con: Connection, text: str) -> bool:
+def begin_with_next(con: Connection, parts: tuple[str, ...]) -> bool:
     """
-    Begin a transaction on a connection with its next statement. False: this driver cannot, and nothing was done.
+    Begin a transaction on a connection with its next statement: BEGIN and what is local to it, none of it answered with
+    rows. False: this driver cannot, and nothing was done.
     """
-    if not isinstance(con, FastConnection) or not isinstance(getattr(con, "_transport", None), Corked):
+    if type(getattr(con, "_transport", None)) is not Corked or not isinstance(con, PooledConnection):
         return False
-    con.ahead = text
+    con.ahead = parts
     return True
 
 

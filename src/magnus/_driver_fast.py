@@ -53,22 +53,21 @@ def is_as_known(connection: Any = asyncpg.Connection) -> bool:
     )
 
 
-@lru_cache(64)
-def unanswered(text: str) -> bytes:
+@lru_cache(1024)
+def unanswered(statement: str) -> bytes:
     """
-    Return the statements of `text`, apart at each "; ", as messages that are answered with what follows them.
+    Return a statement as messages that are answered with what follows them.
     """
     found = bytearray()
-    for statement in text.split("; "):
-        parse = b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0)
-        bind = b"\0\0" + struct.pack("!hhh", 0, 0, 0)
-        execute = b"\0" + struct.pack("!i", 0)
-        for kind, body in ((b"P", parse), (b"B", bind), (b"E", execute)):
-            found += kind + struct.pack("!i", len(body) + 4) + body
+    parse = b"\0" + statement.encode() + b"\0" + struct.pack("!h", 0)
+    bind = b"\0\0" + struct.pack("!hhh", 0, 0, 0)
+    execute = b"\0" + struct.pack("!i", 0)
+    for kind, body in ((b"P", parse), (b"B", bind), (b"E", execute)):
+        found += kind + struct.pack("!i", len(body) + 4) + body
     return bytes(found)
 
 
-DOUBT: Final = "SAVEPOINT magnus_begun"
+DOUBT: Final = ("SAVEPOINT magnus_begun",)
 """What a statement has to go through after one that was cut short together with its BEGIN: refused where none is."""
 
 
@@ -77,8 +76,9 @@ class _Direct(_Base):
     A connection whose statements go straight from its cache to its protocol, when they are in the cache.
 
     Attributes:
-        ahead: BEGIN and what is local to its transaction, without literals, while it waits for the first statement.
-            From when it is set on, a transaction counts as open. A reset drops it. It needs a corked transport.
+        ahead: BEGIN and what is local to its transaction, none of it answered with rows, while it waits for the first
+            statement. From when it is set on, a transaction counts as open. A reset drops it. The transport must be
+            corked.
     """
 
     __slots__ = ("ahead",)
@@ -92,7 +92,7 @@ class _Direct(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.ahead: str | None = None
+        self.ahead: tuple[str, ...] | None = None
 
     # --- a BEGIN that waits for its first statement
 
@@ -109,30 +109,30 @@ class _Direct(_Base):
         ahead, self.ahead = self.ahead, None
         if ahead is not None:
             try:
-                await self._protocol.query(ahead, timeout)
+                await self._protocol.query("; ".join(ahead), timeout)
             except asyncpg.PostgresError:
                 self._check_begun()
                 raise
 
     async def _begin_with(self, statement: Any, args: tuple[Any, ...], limit: int, *, is_status: bool) -> Any:
-        protocol, text = self._protocol, self.ahead
-        if text is DOUBT:
+        protocol, ahead = self._protocol, self.ahead
+        if ahead is None or ahead is DOUBT:
             await self._begin_now()
             return await protocol.bind_execute(statement, args, "", limit, is_status, None)
         self.ahead = None
-        self._transport.hold(unanswered(text))
+        self._transport.hold(b"".join(map(unanswered, ahead)))
         try:
             return await protocol.bind_execute(statement, args, "", limit, is_status, None)
         except asyncpg.InvalidCachedStatementError:
             await protocol.query("ROLLBACK", None)  # nothing has happened in it: it may begin again, with a new plan
-            self.ahead = text
+            self.ahead = ahead
             raise
         except asyncio.CancelledError:
-            self.ahead = text if self._transport.take_back() else DOUBT
+            self.ahead = ahead if self._transport.take_back() else DOUBT
             raise
         except Exception:
             if self._transport.take_back():
-                self.ahead = text  # an argument does not fit, and nothing was sent
+                self.ahead = ahead  # an argument does not fit, and nothing was sent
             else:
                 self._check_begun()
             raise

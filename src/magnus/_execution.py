@@ -392,14 +392,16 @@ class Execution:
             guard = limit_of(server_limit(self.terms.transaction_limits[self.lane], timeout))
         is_writing = session.begins() and not is_on_standby(self.raw)
         if mode is PLAIN:
-            text = plain_begin(statement, guard, is_writing=is_writing)
+            parts = plain_begin(statement, guard, is_writing=is_writing)
         else:
-            text = mode.begin(statement_timeout=statement, transaction_timeout=guard, is_writing=is_writing)
-            if self.trace is not None and any(name.lower() == "seed" for name in mode.settings):
-                self.trace.saw(text)  # the one setting whose effect outlives its transaction
+            parts = mode.parts(statement_timeout=statement, transaction_timeout=guard, is_writing=is_writing)
+        text = "; ".join(parts)
+        if mode.settings and self.trace is not None and any(name.lower() == "seed" for name in mode.settings):
+            self.trace.saw(text)  # the one setting whose effect outlives its transaction
         self.deadline = deadline
         self.mode = mode
-        if is_own and not (first or is_writing or mode.settings) and _driver.begin_with_next(self.raw, text):
+        may_wait = is_own and not (first or is_writing or mode.answers_rows)
+        if may_wait and _driver.begin_with_next(self.raw, parts):
             self._begun(statement)
             return ""
         is_known = False

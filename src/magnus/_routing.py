@@ -6,6 +6,10 @@ Theory of operation. A position is a place in the log of one timeline. A standby
 position only when it follows the timeline on which the primary now writes, and has replayed at least that far: after
 a promotion places on two timelines cannot be compared, and a standby that still follows the old one would answer
 from a history that is over. What is known of a standby is a lower bound, because it only replays on.
+
+A reader may have been told of a timeline beyond the one that is known of the primary: elsewhere somebody wrote to a
+newer one, and the server that is asked here has not noticed that it was replaced. A standby that follows the newer
+timeline and has come so far is then the only one that is sure to have it.
 """
 
 from __future__ import annotations
@@ -90,6 +94,9 @@ def is_fit(standing: Standing | None, primary: Primary, need: Position | None, *
     """
     Say whether a standby may answer a reader who must see `need` (None: anything not older than `max_lag` seconds).
     """
+    if standing is not None and need is not None and need.timeline > primary.position.timeline:
+        is_there = standing.replayed.timeline == need.timeline and standing.replayed.lsn >= need.lsn
+        return is_there and now - standing.seen_at <= max_lag
     if standing is None or standing.replayed.timeline != primary.position.timeline:
         return False
     if need is not None and (need.timeline != primary.position.timeline or standing.replayed.lsn < need.lsn):
@@ -116,11 +123,12 @@ def choose(
 def is_ahead(primary: Primary | None, need: Position | None) -> bool:
     """
     Say whether `need` lies beyond what the primary was last seen to have written: ask it again, and when it still does,
-    somebody made it up, or the primary lost it in a crash. No standby is worth a wait for that.
+    somebody made it up, the primary lost it in a crash, or it is the primary no more. No standby is worth a wait for
+    that.
     """
     if primary is None or need is None:
         return False
-    return need.timeline == primary.position.timeline and need.lsn > primary.position.lsn
+    return need > primary.position
 
 
 def may_become_fit(standings: Sequence[Standing | None], primary: Primary | None, need: Position | None) -> bool:

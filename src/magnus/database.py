@@ -438,7 +438,7 @@ class Database(Units):
 
         `timeout` is for the whole of it (without: `transaction_timeout`, or the lane's limit when that is larger);
         each statement has the lane's limit. `settings` are in force until it ends; "role" among them is the role that
-        it runs as. BEGIN goes with the first statement and takes no round trip, unless there are settings. With `xid`
+        it runs as. BEGIN and settings go with the first statement and take no round trip. With `xid`
         the server is asked for the transaction's id before COMMIT, which takes one; `OutcomeUnknown` then carries it.
         The block runs once; see `run_in_transaction` for one that may run again.
 

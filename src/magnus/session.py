@@ -239,7 +239,7 @@ class SessionLimit:
         """
         Take note of a user's text that was sent: it may have put other values into force.
         """
-        if self.is_changed and _UNSETTLES.search(text):
+        if self.is_changed and _unsettles(text):
             session = self._session
             if session is not STARTUP:
                 session = _UNKNOWN_READ_ONLY if isinstance(session, ReadOnly) else _UNKNOWN
@@ -276,6 +276,11 @@ _NO_LOCAL: Final = -1.0
 _UNSETTLES: Final = re.compile(
     r"(?:^|;)\s*(?:commit|end|rollback|abort|prepare\s+transaction|reset|discard|release)\b", re.IGNORECASE
 )
+
+
+@lru_cache(1024)  # the same texts come again and again, and looking through a long one takes microseconds
+def _unsettles(text: str) -> bool:
+    return _UNSETTLES.search(text) is not None
 
 
 def _value(limit: float | None) -> str:
@@ -357,13 +362,31 @@ class TransactionMode:
         The user's settings come last, so they win over the limits; the role comes after them, so it need not be
         allowed to set them. A limit that is None is not mentioned. `is_writing`: it must say READ WRITE.
         """
+        return "; ".join(
+            self.parts(
+                statement_timeout=statement_timeout, transaction_timeout=transaction_timeout, is_writing=is_writing
+            )
+        )
+
+    def parts(
+        self, *, statement_timeout: float | None, transaction_timeout: float | None, is_writing: bool = False
+    ) -> tuple[str, ...]:
+        """
+        Return the statements of `begin`.
+        """
         parts = [self._opening(is_writing=is_writing)]
         if statement_timeout is not None:
             parts.append(f"SET LOCAL statement_timeout TO {milliseconds(statement_timeout)}")
         if transaction_timeout is not None:
             parts.append(f"SET LOCAL transaction_timeout TO {milliseconds(transaction_timeout)}")
-        parts += self.local_settings()
-        return "; ".join(parts)
+        return (*parts, *self.local_settings())
+
+    @property
+    def answers_rows(self) -> bool:
+        """
+        Whether one of the statements of `parts` is answered with a row.
+        """
+        return any(name.lower() in _QUOTED_LISTS for name in self.settings)
 
     def local_settings(self) -> list[str]:
         """
@@ -389,11 +412,13 @@ PLAIN: Final = TransactionMode()
 
 
 @lru_cache(64)
-def plain_begin(statement_timeout: float | None, transaction_timeout: float | None, *, is_writing: bool) -> str:
+def plain_begin(
+    statement_timeout: float | None, transaction_timeout: float | None, *, is_writing: bool
+) -> tuple[str, ...]:
     """
-    Return the text that begins a plain transaction under these limits.
+    Return the statements that begin a plain transaction under these limits.
     """
-    return PLAIN.begin(
+    return PLAIN.parts(
         statement_timeout=statement_timeout, transaction_timeout=transaction_timeout, is_writing=is_writing
     )
 

@@ -222,7 +222,7 @@ async def test_a_first_statement_whose_plan_is_outdated_is_planned_anew(db, othe
 
 async def test_a_begin_that_is_refused_takes_its_statement_with_it(con, other):
     """The statement did not run, and nobody goes on outside a transaction: the connection is closed."""
-    assert begin_with_next(con, "BEGIN NONSENSE")
+    assert begin_with_next(con, ("BEGIN NONSENSE",))
     with pytest.raises(asyncpg.PostgresSyntaxError):
         await con.fetchval(INSERT, 1)
     assert con.is_closed()
@@ -231,16 +231,49 @@ async def test_a_begin_that_is_refused_takes_its_statement_with_it(con, other):
 
 async def test_a_begin_that_is_refused_on_its_own_closes_the_connection(con, other):
     """The same where it goes alone."""
-    assert begin_with_next(con, "BEGIN NONSENSE")
+    assert begin_with_next(con, ("BEGIN NONSENSE",))
     with pytest.raises(asyncpg.PostgresSyntaxError):
         await con.execute("INSERT INTO t VALUES (1)")
     assert con.is_closed()
     assert await other.fetchval(COUNT) == 0
 
 
+@pytest.mark.parametrize("settings", [{"role": "nobody"}, {"work_mem": "many"}, {"no.such": "x", "work_mem": "64MB"}])
+async def test_settings_go_with_it_and_one_that_is_refused_takes_the_statement_with_it(db, other, settings):
+    """The block fails as it would of a statement, and nothing ran in or outside it."""
+    pid = await db.fetchval("SELECT pg_backend_pid()")
+    ask = "SELECT current_setting('work_mem')"
+    await db.fetchval(ask)
+    if "no.such" in settings:
+        async with db.transaction(settings=settings) as tx:
+            assert await tx.fetchval(ask) == "64MB"
+        return
+    with pytest.raises(asyncpg.PostgresError):
+        async with db.transaction(settings=settings) as tx:
+            await tx.fetchval(INSERT, 1)
+    assert await other.fetchval(COUNT) == 0
+    assert await is_outside(db)
+    assert await db.fetchval("SELECT pg_backend_pid()") == pid
+
+
+async def test_settings_hold_from_the_first_statement_on(db):
+    """Whatever is in their values, and lists too, which go in a round trip of their own."""
+    ask = "SELECT current_setting('my.note') || current_setting('search_path')"
+    odd = "a; b 'c' \\ d"
+    await db.execute("SET my.note = ''")
+    for path in ("public", "public, pg_catalog"):
+        for _ in range(2):
+            async with db.transaction(settings={"my.note": odd, "search_path": path}) as tx:
+                assert await tx.fetchval(ask) == odd + path
+    ask = "SELECT current_setting('my.note')"
+    for _ in range(2):
+        async with db.transaction(settings={"my.note": odd}) as tx:
+            assert await tx.fetchval(ask) == odd
+
+
 async def test_a_reset_forgets_it(con):
     """What begins there is not what comes next."""
-    assert begin_with_next(con, "BEGIN")
+    assert begin_with_next(con, ("BEGIN",))
     await con.reset()
     assert not con.is_in_transaction()
     await con.fetchval(INSERT, 1)
@@ -359,7 +392,7 @@ async def test_it_goes_with_the_first_statement_on_every_kind_of_connection(encr
         ask = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
         await db.fetchval(ask)
         async with db.transaction() as tx:
-            assert tx._execution.raw.ahead == "BEGIN"
+            assert tx._execution.raw.ahead == ("BEGIN",)
             assert await tx.fetchval(ask) is (sslmode != "disable")
             assert tx._execution.raw._protocol.is_in_transaction()
         async with db.acquire() as con:
@@ -368,7 +401,7 @@ async def test_it_goes_with_the_first_statement_on_every_kind_of_connection(encr
 
 def test_the_messages_are_those_of_the_protocol():
     """Parse, Bind, Execute of each statement, without a Sync (PostgreSQL documentation, 54.7 Message Formats)."""
-    assert unanswered("BEGIN; SET LOCAL a TO 1") == b"".join((
+    assert unanswered("BEGIN") + unanswered("SET LOCAL a TO 1") == b"".join((
         b"P" + (4 + 1 + 6 + 2).to_bytes(4, "big") + b"\0BEGIN\0\0\0",
         b"B" + (4 + 2 + 6).to_bytes(4, "big") + bytes(8),
         b"E" + (4 + 1 + 4).to_bytes(4, "big") + bytes(5),

@@ -42,6 +42,17 @@ def test_a_standby_on_another_timeline_is_passed_over_however_far_it_is():
     assert chosen(standing(10_000), need=Position(1, 5)) is None
 
 
+def test_what_was_written_after_a_promotion_that_nobody_noticed_here_is_read_where_it_is():
+    """The old primary goes on and cannot have it; a standby of the new timeline that has come so far does."""
+    need = Position(3, 900)
+    assert chosen(standing(2000), standing(900, timeline=3), need=need) == 1
+    assert chosen(standing(2000), standing(899, timeline=3), need=need) is None
+    assert chosen(standing(2000, timeline=4), need=need) is None
+    assert chosen(standing(900, timeline=3), need=need, now=NOW + 11) is None  # it has not been seen for so long
+    assert is_ahead(PRIMARY, need)
+    assert not may_become_fit([standing(899, timeline=3)], PRIMARY, need)
+
+
 def test_without_a_primary_nobody_can_say_which_timeline_holds():
     """So no standby is chosen."""
     assert chosen(standing(), primary=None) is None
@@ -86,10 +97,10 @@ def test_what_every_server_refuses_is_not_asked_twice(sqlstate):
 
 
 def test_a_place_that_the_primary_has_not_written_is_worth_no_wait():
-    """Somebody made it up; one on another timeline cannot be compared."""
+    """Somebody made it up; one of an older timeline it has passed."""
     assert is_ahead(PRIMARY, Position(2, 1001))
     assert not may_become_fit([standing()], PRIMARY, Position(2, 1001))
-    for need in (Position(2, 1000), Position(3, 1001), NOWHERE, None):
+    for need in (Position(2, 1000), Position(1, 5000), NOWHERE, None):
         assert not is_ahead(PRIMARY, need)
     assert not is_ahead(None, Position(2, 1001))
     assert chosen(standing(), need=NOWHERE) is None
