@@ -213,11 +213,15 @@ async def test_no_value_of_a_setting_gets_out_of_its_literal(db):
 
 async def test_an_impossible_role_is_the_servers_error_and_costs_no_slot(db):
     """Nothing of the block runs; the next transaction does."""
+
+    async def work(role):
+        async with db.transaction(settings={"role": role}) as tx:
+            await tx.fetchval(COUNT)
+            raise AssertionError("not reached")
+
     for role in ("nobody_of_this_name", "postgres; DROP TABLE t", "x" * 100, ""):
         with pytest.raises(asyncpg.PostgresError):
-            async with db.transaction(settings={"role": role}) as tx:
-                await tx.fetchval(COUNT)
-                raise AssertionError("not reached")
+            await work(role)
 
     async with db.transaction() as tx:
         assert await tx.fetchval(COUNT) == 0
