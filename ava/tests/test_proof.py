@@ -17,7 +17,7 @@ def side(factor: float, *, found: int, failed: int, connections: float = 10.0) -
     return {
         "first_ms": 40 * factor,
         "ready_ms": 0.0 if factor == 1 else 80.0,
-        "load": {"mean_ms": 2 * factor, "failed": 0},
+        "load": {"mean_ms": 2 * factor, "failed": 0, "operations_ms": {"buy": 3 * factor, "positions": factor}},
         "busy": {
             "mean_ms": 10 * factor, "failed": 0, "utilisation": 0.4, "connections": connections, "rss_mb": 50.0,
         },
@@ -67,6 +67,12 @@ def test_failures_in_a_load_are_said_beside_its_time(load, name, words):
 def test_users_think_as_long_as_keeps_the_pool_in_use():
     """With 1,000 answers a second and 250 users, 38 under way leave 212 who think, each for 0.212 s."""
     assert thinking(250, 38, 1000.0) == pytest.approx(0.212)
+
+
+def test_each_operation_has_its_own_line():
+    """So that a reader sees where the time went; one that a short run never drew has no ratio."""
+    assert row(document(1, 0.5), "calm, a purchase")[2:5] == ("3.00 ms", "1.50 ms", "50 % lower")
+    assert row(document(1), "calm, a sale")[4:] == ("0 % lower", "")
 
 
 def test_what_is_worse_is_said_to_be():

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LANES = ("critical", "high", "normal", "low")
+OPERATIONS = {
+    "positions": "positions", "trades": "a page of trades", "report": "a month's report", "buy": "a purchase",
+    "sell": "a sale",
+}  # fmt: skip
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -44,6 +48,7 @@ def rows(document: dict[str, Any]) -> list[Row]:
         answered(document, "busy", lower(document, "Average query time", "30-40 % lower", 0.30, busy, ".2f", " ms")),
         *contributions(document),
         answered(document, "load", lower(document, "  in the calm load", "", None, calm, ".2f", " ms")),
+        *(lower(document, f"  calm, {words}", "", None, one(name), ".2f", " ms") for name, words in OPERATIONS.items()),
         utilisation(document),
         lower(
             document, "Connection failures / hour", "80 % lower", 0.80,
@@ -81,6 +86,14 @@ def busy(side: dict[str, Any]) -> float:
 def calm(side: dict[str, Any]) -> float:
     found: float = side["load"]["mean_ms"]
     return found
+
+
+def one(operation: str) -> Callable[[dict[str, Any]], float]:
+    def get(side: dict[str, Any]) -> float:
+        found: float = side["load"]["operations_ms"].get(operation, 0.0)
+        return found
+
+    return get
 
 
 def lane_p99(lane: str) -> Callable[[dict[str, Any]], float]:
