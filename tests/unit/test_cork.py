@@ -52,7 +52,10 @@ def test_what_is_taken_back_was_never_written():
 
 
 class Echo(asyncio.Protocol):
-    """Answers with what it reads."""
+    """Answers with what it reads, until its client goes."""
+
+    def __init__(self, gone):
+        self.gone = gone
 
     def connection_made(self, transport):
         self.transport = transport
@@ -60,12 +63,16 @@ class Echo(asyncio.Protocol):
     def data_received(self, data):
         self.transport.write(data)
 
+    def connection_lost(self, error):
+        self.gone.set()
+
 
 class Client(asyncio.Protocol):
     """Says something as soon as it is connected, as the driver does, and keeps the answer."""
 
     def __init__(self):
         self.answer = asyncio.get_running_loop().create_future()
+        self.gone = asyncio.Event()
 
     def connection_made(self, transport):
         self.transport = transport
@@ -75,17 +82,20 @@ class Client(asyncio.Protocol):
     def data_received(self, data):
         self.answer.set_result(data)
 
+    def connection_lost(self, error):
+        self.gone.set()
+
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 async def test_a_connection_has_its_protocol_before_anything_arrives(kind, tmp_path):
     """And a corked transport, which the protocol was given too."""
     loop = asyncio.get_running_loop()
-    corking = Corking(loop)
+    corking, gone = Corking(loop), asyncio.Event()
     if kind == "tcp":
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        server = await loop.create_server(lambda: Echo(gone), "127.0.0.1", 0)
         transport, client = await corking.create_connection(Client, *server.sockets[0].getsockname())
     else:
-        server = await loop.create_unix_server(Echo, str(tmp_path / "socket"))
+        server = await loop.create_unix_server(lambda: Echo(gone), str(tmp_path / "socket"))
         transport, client = await corking.create_unix_connection(Client, str(tmp_path / "socket"))
     assert isinstance(transport, Corked)
     assert client.transport is transport
@@ -94,4 +104,8 @@ async def test_a_connection_has_its_protocol_before_anything_arrives(kind, tmp_p
     assert transport.get_protocol() is client
     assert corking.time() == pytest.approx(loop.time(), abs=5)
     transport.close()
+    async with asyncio.timeout(10):
+        await client.gone.wait()
+        await gone.wait()
     server.close()
+    await server.wait_closed()
