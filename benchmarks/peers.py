@@ -21,7 +21,7 @@ RESULTS: Final = HERE / "results"
 PAGE: Final = HERE.parent / "docs" / "peers.md"
 SCRIPTS: Final = (
     "bench_pool", "bench_lanes", "bench_waiters", "bench_warm", "bench_limits", "bench_slow_log", "bench_observers",
-    "bench_outage", "bench_generator", "bench_aa", "ablation",
+    "bench_outage", "bench_generator",
 )  # fmt: skip
 _HEAD: Final = """\
 # Beside its peers
